@@ -1,0 +1,86 @@
+# Everything a developer or CI runs. `make` alone lists it; each target brings what it needs.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# The first Python that fits; name another with `make PYTHON=/path/to/python3.11 …`.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+PROMETHEUS := .cache/prometheus
+PROMTOOL := $(PROMETHEUS)/usr/bin/promtool
+ARGS ?=
+
+define loud
+printf '\n\033[1;33m!!! %s\033[0m\n    %s\n\n' $(1) $(2) >&2
+endef
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([.a-z]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+		printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+.PHONY: demo
+demo: .venv ## see it work: embedded broker, sample journeys, findings (no Java, no Docker)
+	$(BIN)/trustwatch demo $(ARGS)
+
+.PHONY: test
+test: .venv broker promtool ## all tests, on a real Kafka where Java and Maven are there (ARGS='-k name')
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: .venv ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/mypy --explicit-package-bases streams detectors deploy tests
+
+.PHONY: gen
+gen: .venv ## rewrite what is generated from code
+	$(BIN)/python -m streams.docs
+
+.PHONY: bench
+bench: .venv broker ## events per second and delays, measured
+	$(BIN)/python -m tests.bench.line $(ARGS)
+
+.PHONY: clean
+clean: ## back to a fresh checkout: build products, caches, fetched jars, .venv
+	rm -rf .venv .cache build dist report *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: .venv
+.venv: .venv/.stamp ## the Python environment, as constraints.txt pins it
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@if [ -z '$(PYTHON)' ]; then echo "Python 3.11 or 3.12 is needed, here is: $$(python3 --version 2>&1)." \
+		"Fix: install one (Debian: apt-get install python3 python3-venv) or make PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make environments. Fix (Debian): apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: broker
+broker: .venv ## the jars of Apache Kafka for the tests, by Maven
+	@if reason=$$($(BIN)/python -c 'from deploy.kafka import available; print(available() or "")') && [ -z "$$reason" ]; then \
+		$(BIN)/python -m deploy.kafka fetch || \
+		$(call loud,'NO REAL KAFKA: tests use the embedded broker and leave some out.','Maven could not fetch the jars: see above.'); \
+	else \
+		$(call loud,'NO REAL KAFKA: tests use the embedded broker and leave some out.',"$$reason"); \
+	fi
+
+.PHONY: promtool
+promtool: ## Prometheus and promtool from the Debian package, unpacked, nothing installed or started
+	@if [ -x $(PROMTOOL) ] || command -v promtool >/dev/null; then \
+		:; \
+	elif ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then \
+		$(call loud,'NO PROMTOOL: tests of alert rules are left out.','This machine has no apt-get. Fix: put promtool on the PATH.'); \
+	else \
+		$(MAKE) --no-print-directory $(PROMTOOL) || \
+		$(call loud,'NO PROMTOOL: tests of alert rules are left out.','The Debian package could not be downloaded: see above.'); \
+	fi
+
+$(PROMTOOL):
+	@mkdir -p $(PROMETHEUS) && cd $(PROMETHEUS) && rm -f *.deb && \
+		{ apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }; } && \
+		dpkg -x prometheus_*.deb . && rm -f *.deb
+	@ls $@

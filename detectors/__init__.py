@@ -1,0 +1,1 @@
+"""Detectors: one behaviour a file; files that begin with `_` are the framework."""

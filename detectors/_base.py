@@ -1,0 +1,147 @@
+"""What a detector is: its base class, what it sees, what it says.
+
+A detector never reads a clock, does no I/O and knows neither Kafka nor people. It sees merged event-time buckets of one
+segment, in order, and answers each with a verdict. Everything else (topics, checkpoints, findings, metrics, alerts,
+dashboards) follows from the class.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict
+
+Level = Literal["warming", "ok", "warn", "alert"]
+Direction = Literal["worse", "better"]
+
+
+class Bucket(msgspec.Struct, frozen=True, gc=False):
+    """Counts of one (stage, segment) in one event-time bucket, merged over all source partitions.
+
+    Attributes:
+        ts: start of the bucket, event time, seconds since the epoch, UTC.
+        width_s: its width in seconds.
+        stage: journey stage, or `leads`.
+        counts: field → integer; names in `streams.combine`. Absent means 0.
+    """
+
+    ts: float
+    width_s: float
+    stage: str
+    counts: Mapping[str, int]
+
+
+class Params(BaseModel):
+    """Base of every detector's parameters: frozen, unknown names refused, each with a description and unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AlertOn(msgspec.Struct, frozen=True):
+    """When a detector pages.
+
+    Attributes:
+        level: from this level on.
+        for_s: held for so many seconds before it pages.
+        severity: `page` or `ticket`.
+    """
+
+    level: Literal["warn", "alert"] = "alert"
+    for_s: float = 0.0
+    severity: Literal["page", "ticket"] = "page"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a detector says of one observation.
+
+    Attributes:
+        level: `warming` while it has too little data to judge, then `ok`, `warn` or `alert`.
+        score: 0 (fine) to 1 (worst).
+        onset: event time since when, seconds; None while nothing is wrong.
+        direction: whether the change is for the worse or the better; findings carry it.
+        before: the quantity in `unit` under the baseline.
+        after: the same since the onset.
+        n_before: observations behind `before`.
+        n_after: observations behind `after`.
+        evidence: name → number, for the reader of the finding.
+        kind: what kind of change, where a detector tells several apart.
+    """
+
+    level: Level
+    score: float = 0.0
+    onset: float | None = None
+    direction: Direction = "worse"
+    before: float = 0.0
+    after: float = 0.0
+    n_before: int = 0
+    n_after: int = 0
+    evidence: Mapping[str, float] = {}
+    kind: str = ""
+
+
+WARMING = Verdict(level="warming")
+OK = Verdict(level="ok")
+
+ObservationT = TypeVar("ObservationT")
+ParamsT = TypeVar("ParamsT", bound=Params)
+
+
+class Detector(ABC, Generic[ObservationT, ParamsT]):
+    """One behaviour, watched in one segment. The instance is the state.
+
+    Class attributes:
+        title: what it watches, a few words.
+        unit: unit of `before` and `after`, Prometheus base units (`ratio`, `seconds`).
+        state_version: raise it when the meaning of the state changes; old checkpoints then start fresh.
+        alert: when it pages.
+        Params: its parameters (a `Params` subclass).
+        State: a msgspec Struct that holds all it has learnt; `self.state` is one of it.
+    """
+
+    title: ClassVar[str]
+    unit: ClassVar[str]
+    state_version: ClassVar[int]
+    alert: ClassVar[AlertOn]
+    Params: ClassVar[type[Params]]
+    State: ClassVar[type[msgspec.Struct]]
+
+    def __init__(self, params: ParamsT) -> None:
+        """Start with nothing learnt."""
+        self.params = params
+        self.state: Any = self.State()
+
+    @classmethod
+    @abstractmethod
+    def look(cls, bucket: Bucket, params: ParamsT) -> ObservationT | None:
+        """Take from a bucket what this detector observes; None if the bucket holds nothing for it."""
+
+    @abstractmethod
+    def observe(self, x: ObservationT) -> Verdict:
+        """Learn from one observation and judge it.
+
+        Args:
+            x: frozen; `x.ts` is event time, seconds since the epoch, UTC. Ascends.
+
+        Laws (checked by `tests/test_contract.py` for every detector): deterministic; x unchanged; same verdicts after
+        a snapshot and restore; bounded state; no I/O, clock, logging.
+        """
+
+    def snapshot(self) -> bytes:
+        """The state as data (msgpack), never code."""
+        return msgspec.msgpack.encode(self.state)
+
+    def restore(self, blob: bytes) -> None:
+        """Take up a state written by `snapshot`.
+
+        Raises:
+            msgspec.DecodeError: the bytes are no state of this detector.
+        """
+        self.state = msgspec.msgpack.decode(blob, type=self.State)
+
+    @classmethod
+    def name(cls) -> str:
+        """Label value and file name: `EarlyDropoff` → `early_dropoff`."""
+        return cls.__module__.rpartition(".")[2]

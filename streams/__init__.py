@@ -1,0 +1,1 @@
+"""The line: ingest → sessionize → combine → detect → judge → export. Start reading at `streams.app`."""

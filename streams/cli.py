@@ -1,0 +1,334 @@
+"""The command `trustwatch`.
+
+Exit codes: 0 fine, 1 the check or run failed, 2 bad usage or configuration (the message names the knob). Bad input never
+ends in a traceback. What a program reads goes to standard output as JSON, what a person reads to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.table import Table
+
+from streams.errors import ConfigError, TrustwatchError, UsageError
+from streams.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from streams.recorded import RecordedFile
+
+# Commands import what they need when they run: `trustwatch --help` should not load Faust and River.
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def main() -> None:
+    """Entry point: errors of ours become one line and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+    except (ConfigError, UsageError) as error:
+        err.print(f"trustwatch: {error}", style="red", highlight=False, markup=False)
+        sys.exit(2)
+    except TrustwatchError as error:
+        err.print(f"trustwatch: {error}", style="red", highlight=False, markup=False)
+        sys.exit(1)
+    sys.exit(code or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="trustwatch")
+def cli() -> None:
+    """Event-driven streaming monitor of customer trust."""
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="end with one JSON object instead of a table")
+@click.option("--keep", is_flag=True, help="stay up after the summary, until Ctrl-C")
+def demo(as_json: bool, keep: bool) -> int:
+    """See it work: embedded broker, sample journeys with known erosion, the real worker, findings. Under a minute."""
+    from streams.demo import run_demo
+
+    return run_demo(as_json=as_json, keep=keep)
+
+
+@cli.command()
+@click.option("--no-ingest", is_flag=True, help="leave the ingest stage to `trustwatch ingest`")
+@click.option("--loglevel", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR")
+def worker(no_ingest: bool, loglevel: str) -> int:
+    """Run the live worker until it is told to stop (SIGTERM, Ctrl-C)."""
+    from streams.app import run
+
+    return run(load_settings(), ingest=not no_ingest, loglevel=loglevel)
+
+
+@cli.command()
+@click.option("--loglevel", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR")
+def ingest(loglevel: str) -> int:
+    """Run the ingest stage alone, to scale it apart."""
+    from streams.app import run
+
+    return run(load_settings(), stages=False, loglevel=loglevel)
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=FILES)
+@click.option("--format", "fmt", help="wire format; default: told apart by shape")
+@click.option("--map", "mapping", type=FILES, help="mapping YAML of CSV and Parquet files")
+@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="event seconds per second; default: full speed")
+@click.option("--topic", help="raw topic; default: the first of topics.raw")
+@click.option("--close/--no-close", default=True, show_default=True, help="end with a punctuation that closes all sessions")
+def replay(
+    files: tuple[Path, ...], fmt: str | None, mapping: Path | None, speed: float | None, topic: str | None, close: bool
+) -> int:
+    """Send recorded events to Kafka, in event-time order."""
+    from streams.replay import Replay
+
+    settings = load_settings()
+    _check_format(fmt)
+    target = topic or settings.topics.raw[0].name
+    with _progress("replay", files) as on_bytes:
+        recorded = _recorded(files, fmt, mapping, on_bytes)
+        done = Replay(settings, speed, close=close).run([(file, target) for file in recorded])
+    err.print(f"{done.messages:,} messages to {target} in {done.seconds:.1f} s", highlight=False)
+    return 0
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=FILES)
+@click.option("--format", "fmt", help="wire format; default: told apart by shape")
+@click.option("--map", "mapping", type=FILES, help="mapping YAML of CSV and Parquet files")
+@click.option("--detectors", "only", help="comma-separated names; default: all")
+@click.option("--set", "sets", multiple=True, metavar="DETECTOR.PARAM=VALUE", help="a detector's parameter; repeatable")
+@click.option("--out", "out_file", type=click.Path(dir_okay=False, path_type=Path), help="write findings, JSON, one a line")
+@click.option("--json", "as_json", is_flag=True, help="end with one JSON object")
+def backtest(
+    files: tuple[Path, ...], fmt: str | None, mapping: Path | None, only: str | None, sets: tuple[str, ...],
+    out_file: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Recorded events to findings, in one process and without Kafka."""
+    from streams.backtest import Backtest
+
+    settings = load_settings(**({"detectors": parse_sets(sets)} if sets else {}))
+    _check_format(fmt)
+    names = [name.strip() for name in only.split(",")] if only else None
+    with _progress("backtest", files) as on_bytes:
+        recorded = _recorded(files, fmt, mapping, on_bytes)
+        report = Backtest(settings, names, fmt).run(recorded)
+    if out_file:
+        out_file.write_bytes(b"".join(msgspec.json.encode(finding) + b"\n" for finding in report.findings))
+    if as_json:
+        click.echo(msgspec.json.encode(report.summary))
+    else:
+        _show_findings(report.findings)
+        _show_pairs(msgspec.to_builtins(report.summary))
+    return 0
+
+
+@cli.command()
+@click.option("--out", "out_file", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="events, native JSON Lines (.gz packs them); the truth goes beside it")  # fmt: skip
+@click.option("--erosion", "specs", multiple=True, metavar="SPEC", help="KIND[:label=value,…]@DAY[xSIZE]; repeatable")
+@click.option("--days", default=14.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="days to simulate")
+@click.option("--seed", default=1, show_default=True, help="same seed, same events")
+@click.option("--sessions", default=500, show_default=True, type=click.IntRange(min=1), help="web sessions a day")
+@click.option("--leads", default=160, show_default=True, type=click.IntRange(min=0), help="leads a day")
+def simulate(out_file: Path, specs: tuple[str, ...], days: float, seed: int, sessions: int, leads: int) -> int:
+    """Write journeys and leads with known erosion, and the ground truth beside them."""
+    from streams.simulate import parse_erosion, write
+    from streams.simulate import simulate as events_of
+
+    erosions = [parse_erosion(spec) for spec in specs]
+    events = events_of(days, seed, erosions, sessions_per_day=sessions, leads_per_day=leads)
+    with err.status("simulating"):
+        truth = write(events, out_file, days=days, seed=seed, erosions=erosions)
+    err.print(f"{truth.events:,} events, {truth.persons:,} people, {len(truth.erosions)} erosions: {out_file}", highlight=False)
+    return 0
+
+
+@cli.group()
+def topics() -> None:
+    """Make or check the Kafka topics."""
+
+
+@topics.command("create")
+def topics_create() -> int:
+    """Make the topics that are missing, then check all."""
+    from streams.topics import Topics
+
+    with Topics(load_settings()) as admin:
+        for name in admin.create():
+            click.echo(f"created {name}")
+        return _tell_wrong(admin.check(), "topics are as configured")
+
+
+@topics.command("check")
+def topics_check() -> int:
+    """Compare the topics with the configuration; says the fix of what differs."""
+    from streams.topics import Topics
+
+    with Topics(load_settings()) as admin:
+        return _tell_wrong(admin.check(), "topics are as configured")
+
+
+@cli.command("detectors")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+def list_detectors(as_json: bool) -> int:
+    """List the detectors with their parameters and alerts."""
+    from streams.units import Plan
+
+    plan = Plan(load_settings()).detectors
+    described = {
+        name: {
+            "title": cls.title, "unit": cls.unit, "alert": msgspec.to_builtins(cls.alert),
+            "parameters": {
+                key: {"value": getattr(plan.params[name], key), "description": field.description or ""}
+                for key, field in type(plan.params[name]).model_fields.items()
+            },
+        }
+        for name, cls in plan.classes.items()
+    }  # fmt: skip
+    if as_json:
+        click.echo(msgspec.json.encode(described))
+        return 0
+    for name, detector in described.items():
+        table = Table("parameter", "value", "meaning", title=f"{name}: {detector['title']}", title_justify="left")
+        for key, parameter in detector["parameters"].items():
+            table.add_row(key, str(parameter["value"]), parameter["description"])
+        out.print(table)
+    return 0
+
+
+@cli.command("new-detector")
+@click.argument("name")
+def new_detector(name: str) -> int:
+    """Write a detector module and its test, ready to run."""
+    from detectors._scaffold import write
+
+    try:
+        for path in write(name, Path.cwd()):
+            click.echo(f"wrote {path}")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return 0
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+def state(as_json: bool) -> int:
+    """What the live line knows, from its checkpoints: accounting, findings, digest."""
+    from streams.state import read_state
+
+    found = read_state(load_settings())
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return 0
+    _show_findings(found.findings)
+    _show_pairs({**found.accounting, "dead_letters": found.dead_letters, "open_sessions": found.open_sessions,
+                 "pending_events": found.pending_events, "state_digest": found.state_digest})  # fmt: skip
+    return 0
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+def doctor(as_json: bool) -> int:
+    """Check broker, topics, lag, Prometheus, Grafana and clock: what is wrong, and the fix."""
+    from streams.doctor import examine
+
+    checks = examine(load_settings())
+    if as_json:
+        click.echo(msgspec.json.encode(checks))
+    else:
+        marks = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]", "skip": "[dim]skip[/]"}
+        for check in checks:
+            out.print(f"{marks[check.result]:>6} [bold]{check.name}[/] ", end="")
+            out.print(check.message + (f" Fix: {check.fix}" if check.fix else ""), markup=False, highlight=False)
+    return 1 if any(check.result == "fail" for check in checks) else 0
+
+
+def parse_sets(sets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """`--set detector.param=value` as nested settings; values are YAML.
+
+    >>> parse_sets(("early_dropoff.alert_at=12", "early_dropoff.stages=[evaluate]"))
+    {'early_dropoff': {'alert_at': 12, 'stages': ['evaluate']}}
+
+    Raises:
+        UsageError: not of that form.
+    """
+    nested: dict[str, dict[str, Any]] = {}
+    for text in sets:
+        name, equals, value = text.partition("=")
+        detector, dot, parameter = name.partition(".")
+        if not (equals and dot and detector and parameter):
+            raise UsageError(f"--set {text!r}: write DETECTOR.PARAM=VALUE")
+        try:
+            nested.setdefault(detector, {})[parameter] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {text!r}: the value is no YAML: {error}") from error
+    return nested
+
+
+def _recorded(files: tuple[Path, ...], fmt: str | None, mapping: Path | None, on_bytes: Any) -> list[RecordedFile]:
+    from streams.recorded import RecordedFile, load_mapping
+
+    columns = load_mapping(mapping) if mapping else None
+    return [RecordedFile(path, fmt, columns, on_bytes) for path in files]
+
+
+def _check_format(fmt: str | None) -> None:
+    from streams.formats import FORMATS
+
+    if fmt is not None and fmt not in FORMATS:
+        raise UsageError(f"--format {fmt}: unknown; known: {', '.join(sorted(FORMATS))}")
+
+
+@contextmanager
+def _progress(title: str, files: tuple[Path, ...]) -> Iterator[Any]:
+    """A progress bar over the bytes of the files; gives the callback that moves it."""
+    total = sum(path.stat().st_size for path in files)
+    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def _show_findings(findings: list[Any]) -> None:
+    for finding in findings:
+        style = "dim" if finding.resolved_at else "bold red" if finding.level == "alert" else "yellow"
+        out.print(f"{'resolved' if finding.resolved_at else finding.level:>8}", style=style, end="  ")
+        out.print(f"{finding.summary} Owner: {finding.owner}.", markup=False, highlight=False)
+
+
+def _show_pairs(pairs: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in pairs.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    out.print(table)
+
+
+def _tell_wrong(wrong: list[str], fine: str) -> int:
+    for sentence in wrong:
+        click.echo(f"FAIL {sentence}", err=True)
+    if not wrong:
+        click.echo(fine)
+    return 1 if wrong else 0
+
+
+__all__ = ["Settings", "cli", "main", "parse_sets"]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Every exception of trustwatch, on one page.
+
+Each message says what failed, where (topic, partition, offset, file or knob) and what to do. Bad *input* never raises:
+it becomes a `streams.events.Rejection` and ends as a dead letter.
+"""
+
+from __future__ import annotations
+
+
+class TrustwatchError(Exception):
+    """Root of the tree; the command line turns it into one line and exit code 1."""
+
+
+class ConfigError(TrustwatchError):
+    """A setting, mapping file or journey file is wrong. The message names the knob. Exit code 2."""
+
+
+class UsageError(TrustwatchError):
+    """The command was called with arguments that cannot work together. Exit code 2."""
+
+
+class TopicMismatch(ConfigError):
+    """A topic is missing or has other partitions, retention or compaction than configured."""
+
+
+class BrokerUnavailable(TrustwatchError):
+    """Kafka did not answer; the message says which address was tried."""
+
+
+class CheckpointRefused(TrustwatchError):
+    """A stored checkpoint could not be decoded or belongs to another version or other parameters."""
+
+
+class StateGap(TrustwatchError):
+    """Offsets were committed past the checkpointed state and seeking back did not close the gap."""
+
+
+class DetectorFailed(TrustwatchError):
+    """One detector raised; it is isolated and counted, the line goes on."""

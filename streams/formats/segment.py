@@ -1,0 +1,232 @@
+"""Segment and RudderStack calls: track, page, screen, identify, group, alias, and batches of them.
+
+Spec: "Segment Spec: Common Fields" and the pages of the six calls; "HTTP Tracking API" for batches; "RudderStack Event
+Specification". Times follow "Timestamps in Segment": `timestamp = receivedAt - (sentAt - originalTimestamp)`.
+Lenient where SDKs are known to be sloppy: PHP writes empty objects as `[]`, ids may be numbers, zones may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from streams.events import OTHER, PROPERTY_TYPES, Event, Outcome, Rejection, Value
+from streams.formats._common import (
+    Fields,
+    FormatOptions,
+    Refused,
+    attempt,
+    each,
+    epoch_s,
+    identity,
+    readable,
+    readable_id,
+    required,
+    text,
+    typed_property,
+    within,
+    wrong,
+)
+from streams.formats._names import normalise
+from streams.privacy import path_of
+
+CALLS: Final = frozenset({"track", "page", "screen", "identify", "group", "alias", "batch"})
+_SHARED: Final = ("context", "sentAt", "receivedAt")
+_DEVICES: Final = {
+    "mobile": "mobile", "phone": "mobile", "smartphone": "mobile", "ios": "mobile", "iphone": "mobile",
+    "android": "mobile", "tablet": "tablet", "ipad": "tablet", "desktop": "desktop", "web": "desktop", "pc": "desktop",
+}  # fmt: skip
+
+
+def decode(value: Any, options: FormatOptions) -> list[Outcome]:
+    """One call, or all calls of a batch in order."""
+    if not _is_batch(value):
+        return [attempt(_event, _person_of, value, options)]
+    items = value.get("batch")
+    if not isinstance(items, list):
+        return [Rejection("bad_field", "batch: an array was expected", _person_of(value))]
+    shared = {name: value[name] for name in _SHARED if value.get(name) is not None}
+    return each(items, options, lambda position, item: _item(position, item, shared, options), _person_of)
+
+
+def _is_batch(value: object) -> bool:
+    return isinstance(value, dict) and ("batch" in value or value.get("type") == "batch")
+
+
+def _item(position: int, item: object, shared: Fields, options: FormatOptions) -> Outcome:
+    if _is_batch(item):
+        return Rejection("nested_batch", f"item {position}: a batch within a batch", readable(item, _person_of))
+    if isinstance(item, dict) and shared:
+        own = item.get("context")
+        item = {**shared, **item}
+        if isinstance(own, dict) and isinstance(shared.get("context"), dict):
+            item["context"] = {**shared["context"], **own}
+    return attempt(_event, _person_of, item, options, position)
+
+
+def _person_of(fields: Fields) -> str | None:
+    return readable_id(fields, "userId" if fields.get("type") == "alias" else "anonymousId", "userId")
+
+
+def _event(fields: Fields, options: FormatOptions) -> Event:
+    call = required(text(fields, "type"), "type")
+    if call not in CALLS:
+        raise Refused("unknown_type", "type: none of the calls of the spec")
+    context, properties = _object(fields, "context"), _object(fields, "properties")
+    kind = _type(call, fields, options)
+    person, also_person = _people(call, fields)
+    time_s, device_time_s = _times(fields, options)
+    return Event(
+        id=required(identity(fields, "messageId"), "messageId"),
+        type=kind,
+        time=time_s,
+        person=person,
+        device_time=device_time_s,
+        also_person=also_person,
+        session=_session(context, properties),
+        page=_page(call, fields, context, properties),
+        segment=_labels(context, properties, options.labels),
+        properties=_properties(options.names.properties.get(kind), properties),
+    )
+
+
+def _object(fields: Fields, field: str) -> Fields:
+    value = fields.get(field)
+    if isinstance(value, dict):
+        return value
+    if value is None or value == []:
+        return {}
+    raise wrong(value, field, "an object")
+
+
+def _inner(context: Fields, field: str) -> Fields:
+    """A part of the context, which only enriches: of another shape, it says nothing."""
+    value = context.get(field)
+    return value if isinstance(value, dict) else {}
+
+
+def _type(call: str, fields: Fields, options: FormatOptions) -> str:
+    if call == "track":
+        name = required(text(fields, "event"), "event")
+        return options.names.events.get(normalise(name), OTHER)
+    return "page_viewed" if call in {"page", "screen"} else OTHER
+
+
+def _people(call: str, fields: Fields) -> tuple[str, str | None]:
+    """Person and second id.
+
+    The anonymous id comes first: it is there before and after a login, so that a session does
+    not break when `userId` appears.
+    """
+    user = identity(fields, "userId", numbers=True)
+    if call == "alias":
+        return required(user, "userId"), required(identity(fields, "previousId", numbers=True), "previousId")
+    anonymous = identity(fields, "anonymousId", numbers=True)
+    if anonymous is None:
+        return required(user, "anonymousId or userId"), None
+    return anonymous, user
+
+
+def _times(fields: Fields, options: FormatOptions) -> tuple[float, float | None]:
+    """Corrected time, and the device's own."""
+    device = fields.get("originalTimestamp")
+    device_s = None if device is None else _utc_s(fields, "originalTimestamp")
+    for field in ("timestamp", "originalTimestamp", "receivedAt", "sentAt"):
+        if fields.get(field) is not None:
+            break
+    else:
+        raise Refused("missing_field", "timestamp: missing, and so are originalTimestamp, receivedAt and sentAt")
+    complete = fields.get("receivedAt") is not None and fields.get("sentAt") is not None
+    if field == "originalTimestamp" and device_s is not None and complete:
+        time_s = _utc_s(fields, "receivedAt") - (_utc_s(fields, "sentAt") - device_s)
+    else:
+        time_s = _utc_s(fields, field)
+    return within(time_s, field, options), device_s
+
+
+def _utc_s(fields: Fields, field: str) -> float:
+    # The spec wants a zone, yet server-side SDKs sent naive UTC for years; Segment reads those as UTC, and so do we.
+    return epoch_s(fields[field], field, naive_is_utc=True)
+
+
+def _session(context: Fields, properties: Fields) -> str | None:
+    if context.get("sessionId") is not None:
+        return identity(context, "sessionId", numbers=True)
+    return identity(properties, "session_id", numbers=True)
+
+
+def _page(call: str, fields: Fields, context: Fields, properties: Fields) -> str | None:
+    if call == "screen":
+        return text(fields, "name")
+    for place in (_inner(context, "page"), properties):
+        if path := text(place, "path"):
+            return path
+        if url := text(place, "url"):
+            return path_of(url)
+    return text(fields, "name") if call == "page" else None
+
+
+def _labels(context: Fields, properties: Fields, allowed: tuple[str, ...]) -> dict[str, str]:
+    """Labels in rising precedence: what the context implies, traits, properties.
+
+    RudderStack's top-level `channel` (web, mobile, server) names the SDK, not the marketing channel: not read.
+    """
+    campaign = _inner(context, "campaign")
+    found = {
+        "channel": campaign.get("medium"),
+        "campaign": campaign.get("name"),
+        "source": campaign.get("source"),
+        "device": _device(context),
+        "country": _inner(context, "location").get("country"),
+    }
+    for place in (_inner(context, "traits"), properties):
+        for label in allowed if place else ():
+            if label in place:
+                found[label] = place[label]
+    return {label: value[:256] for label in allowed if isinstance(value := found.get(label), str) and value}
+
+
+def _device(context: Fields) -> str | None:
+    kind = _inner(context, "device").get("type")
+    if isinstance(kind, str) and kind:
+        return _DEVICES.get(kind.lower(), kind.lower())
+    agent = context.get("userAgent")
+    return _device_of_agent(agent[:512]) if isinstance(agent, str) else None
+
+
+@lru_cache(maxsize=4096)
+def _device_of_agent(agent: str) -> str | None:
+    """Browsers send no device type; "Mobi" in the user agent is what MDN recommends to look for.
+
+    >>> _device_of_agent("Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) Mobile/15E148 Safari/604.1")
+    'mobile'
+    """
+    if "iPad" in agent or "Tablet" in agent or ("Android" in agent and "Mobi" not in agent):
+        return "tablet"
+    if "Mobi" in agent:
+        return "mobile"
+    return "desktop" if agent.startswith("Mozilla/") else None
+
+
+def _properties(wanted: Mapping[str, tuple[str, ...]] | None, given: Fields) -> dict[str, Value]:
+    """Only what this type may carry, under our names."""
+    found: dict[str, Value] = {}
+    for name, keys in wanted.items() if wanted and given else ():
+        value = next((given[key] for key in keys if given.get(key) is not None), None)
+        if value is not None:
+            found[name] = typed_property(name, _coerced(name, value))
+    return found
+
+
+def _coerced(name: str, value: object) -> object:
+    """Tag managers send numbers as strings and numbered forms as numbers; what fits neither is refused by its type."""
+    expected = PROPERTY_TYPES[name]
+    if expected is str and type(value) is int and abs(value) < 2**64:
+        return str(value)
+    if expected is float and isinstance(value, str) and name != "promised_at":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,206 @@
+"""Raw messages → frames, marks and dead letters: the pure part of ingest.
+
+`Door` takes raw messages in the order of their partitions and hands out one frame per events partition at each flush.
+What is late is decided here, by the source's own order, so the decision does not depend on how sources interleave; a
+source's clock survives a restart in the metadata of the committed offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from streams.errors import ConfigError
+from streams.events import CLOCK, WEB_TYPES, Event, Outcome, Rejection
+from streams.formats import FORMATS, FormatOptions, decode
+from streams.frames import NEVER, DeadLetter, Frame, Item, Mark, Place, Section, partition_of
+from streams.privacy import Privacy
+from streams.settings import Settings
+
+HEADER_EVERY_S: Final = 0.25
+"""A partition that gets no events is told the sources' clocks this often."""
+
+
+class Raw(msgspec.Struct):
+    """One consumed message of a raw topic; `value` None is a tombstone."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes | None
+
+
+class Clock(msgspec.Struct):
+    """What a source has reached.
+
+    Attributes:
+        time: latest event time read, seconds; never ahead of the clock of the worker.
+        idle_s: seconds for which it has been caught up and quiet; None while it is not.
+    """
+
+    time: float = NEVER
+    idle_s: float | None = None
+
+    @property
+    def told(self) -> tuple[float, bool]:
+        """Event time to tell downstream, and whether the source is idle: then time moves on with the clock."""
+        return self.time + (self.idle_s or 0.0), self.idle_s is not None
+
+
+class Flush(msgspec.Struct):
+    """What one flush hands out: frames by events partition, and dead letters."""
+
+    frames: list[tuple[int, Frame]]
+    dead_letters: list[DeadLetter]
+
+
+class Door:
+    """Turns raw messages into frames.
+
+    Args:
+        settings: all knobs.
+        privacy: pseudonymises and scrubs.
+        sources: partitions of each raw topic that is read.
+
+    Attributes:
+        outcomes: (topic, outcome, reason or event type class) → items; for metrics.
+    """
+
+    def __init__(self, settings: Settings, privacy: Privacy, sources: Mapping[str, int]) -> None:
+        self._settings = settings
+        self._privacy = privacy
+        self._sources = dict(sorted(sources.items()))
+        self._formats = {topic.name: _known_format(topic.format, topic.name) for topic in settings.topics.raw}
+        self._options = FormatOptions.from_settings(settings, now_s=0.0)
+        self._lateness_s = settings.time.allowed_lateness_s
+        self._targets = settings.topics.events_partitions
+        self._clocks: dict[str, Clock] = {}
+        self._marks_to = {source: partition_of(source, self._targets) for source in source_names(sources)}
+        self._open: list[dict[str, Section]] = [{} for _ in range(self._targets)]
+        self._sizes = [0] * self._targets
+        self._told: list[dict[str, tuple[float, bool]]] = [{} for _ in range(self._targets)]
+        self._sent_at = [NEVER] * self._targets
+        self._flush = Flush([], [])
+        self.outcomes: dict[tuple[str, str, str], int] = {}
+
+    def open_source(self, source: str, time: float = NEVER) -> None:
+        """Begin or resume a source at what its committed offset says it had reached."""
+        self._clocks[source] = Clock(time)
+
+    def close_source(self, source: str) -> None:
+        """Another worker reads it now."""
+        self._clocks.pop(source, None)
+
+    def clock_of(self, source: str) -> Clock:
+        """What the source has reached."""
+        return self._clocks[source]
+
+    def idle(self, source: str, idle_s: float | None) -> None:
+        """Say that a source has been caught up and quiet for so many seconds, or (None) that it is not."""
+        self._clocks[source].idle_s = idle_s
+
+    def take(self, messages: Sequence[Raw], now_s: float) -> None:
+        """Decode messages of one raw partition, in order.
+
+        Args:
+            messages: consecutive messages of one partition.
+            now_s: clock of the worker, seconds since the epoch.
+        """
+        self._options = self._options.at(now_s)
+        for raw in messages:
+            source = f"{raw.topic}/{raw.partition}"
+            clock = self._clocks[source]
+            clock.idle_s = None
+            for index, outcome in enumerate(self._decode(raw)):
+                self._sort(raw, source, clock, Place(raw.offset, index), outcome)
+
+    def flush(self, now_s: float, *, everything: bool = False) -> Flush:
+        """Hand out what was gathered, and tell every events partition how far the sources are.
+
+        Args:
+            now_s: clock of the worker, seconds.
+            everything: also tell partitions that were told just now.
+        """
+        for target in range(self._targets):
+            quiet = not self._open[target]
+            if everything or not quiet or now_s - self._sent_at[target] >= HEADER_EVERY_S:
+                self._close_frame(target, now_s)
+        out, self._flush = self._flush, Flush([], [])
+        return out
+
+    def _decode(self, raw: Raw) -> list[Outcome]:
+        if raw.value is None:
+            return [Rejection("tombstone", "message without a value")]
+        return decode(raw.value, self._formats.get(raw.topic), self._options)
+
+    def _sort(self, raw: Raw, source: str, clock: Clock, place: Place, outcome: Outcome) -> None:
+        if isinstance(outcome, Event) and outcome.type == CLOCK:
+            clock.time = max(clock.time, outcome.time + self._lateness_s)
+            return
+        clean = self._privacy.scrub(outcome)
+        if isinstance(clean, Rejection):
+            self._refuse(raw, source, place, clean)
+            return
+        floor = clock.time - self._lateness_s
+        clock.time = max(clock.time, min(clean.time, self._options.now_s))
+        if clean.time < floor and clean.type in WEB_TYPES:
+            self._mark(source, Mark(place, "late"), raw.topic)
+            return
+        self._count(raw.topic, "accepted", clean.type)
+        target = partition_of(clean.person, self._targets)
+        self._section(target, source).items.append(Item(place, max(clean.time, floor), clean))
+        self._grow(target)
+
+    def _refuse(self, raw: Raw, source: str, place: Place, why: Rejection) -> None:
+        letter = DeadLetter(
+            id=f"{source}/{place.offset}/{place.index}", reason=why.reason, detail=why.detail,
+            format=self._formats.get(raw.topic), topic=raw.topic, partition=raw.partition, offset=raw.offset,
+            index=place.index, size_bytes=len(raw.value or b""), person=why.person,
+        )  # fmt: skip
+        self._flush.dead_letters.append(letter)
+        self._mark(source, Mark(place, "dead_letter", why.reason), raw.topic)
+
+    def _mark(self, source: str, mark: Mark, topic: str) -> None:
+        self._count(topic, mark.outcome, mark.reason)
+        target = self._marks_to[source]
+        self._section(target, source).marks.append(mark)
+        self._grow(target)
+
+    def _section(self, target: int, source: str) -> Section:
+        section = self._open[target].get(source)
+        if section is None:
+            section = self._open[target][source] = Section(source, NEVER, False)
+        return section
+
+    def _grow(self, target: int) -> None:
+        """A full frame leaves with all that its sources had for it so far, so that places only ever ascend."""
+        self._sizes[target] += 1
+        if self._sizes[target] >= self._settings.ingest.frame_events:
+            self._close_frame(target, self._options.now_s)
+
+    def _close_frame(self, target: int, now_s: float) -> None:
+        sections, told = self._open[target], self._told[target]
+        for source, clock in self._clocks.items():
+            if source in sections or told.get(source) != clock.told:
+                section = self._section(target, source)
+                section.time, section.idle = told[source] = clock.told
+        if sections:
+            self._flush.frames.append((target, Frame(self._sources, list(sections.values()))))
+            self._open[target], self._sizes[target], self._sent_at[target] = {}, 0, now_s
+
+    def _count(self, topic: str, outcome: str, detail: str) -> None:
+        key = (topic, outcome, detail)
+        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+
+
+def source_names(sources: Mapping[str, int]) -> list[str]:
+    """`topic/partition` of every raw partition."""
+    return [f"{topic}/{partition}" for topic, count in sources.items() for partition in range(count)]
+
+
+def _known_format(name: str | None, topic: str) -> str | None:
+    if name is not None and name not in FORMATS:
+        raise ConfigError(f"topics.raw: {topic}: unknown format {name!r}; known: {', '.join(sorted(FORMATS))}")
+    return name

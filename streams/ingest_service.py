@@ -1,0 +1,212 @@
+"""Ingest on Kafka: batches of raw messages in, acknowledged frames out, then the offsets.
+
+A raw offset is committed only after the frames that hold its events are on all in-sync replicas. What is read again after
+a crash is recognised downstream by its place, so it is neither lost nor counted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from mode import Service
+
+from streams.errors import TopicMismatch
+from streams.frames import NEVER, encode, encode_json
+from streams.ingest import Door, Flush, Raw
+from streams.kafka import aiokafka_options
+from streams.outbox import Outbox
+from streams.privacy import Privacy
+from streams.settings import Settings
+from streams.stage import Record
+
+COMMIT_EVERY_S: Final = 1.0
+log = logging.getLogger(__name__)
+
+
+class Ingest(Service):  # type: ignore[misc]
+    """The ingest stage, supervised by the Faust app.
+
+    Args:
+        settings: all knobs.
+        outbox: sends what it is given, durably.
+
+    Attributes:
+        door: the pure part; None until the raw topics are known.
+        behind: raw partition → messages not yet read.
+        frames: frames sent.
+    """
+
+    def __init__(self, settings: Settings, outbox: Outbox, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._settings = settings
+        self._outbox = outbox
+        self._group = f"{settings.app_id}-ingest"
+        self._privacy = Privacy.from_settings(settings)
+        self._done: dict[TopicPartition, tuple[int, str]] = {}
+        self._quiet_since: dict[TopicPartition, float] = {}
+        self._committed_at = 0.0
+        self.door: Door | None = None
+        self.behind: dict[TopicPartition, int] = {}
+        self.frames = 0
+
+    async def on_start(self) -> None:
+        """Connect and join the group; raises TopicMismatch if a raw topic is missing."""
+        settings = self._settings
+        self._consumer = AIOKafkaConsumer(
+            **aiokafka_options(settings.kafka), group_id=self._group, enable_auto_commit=False,
+            auto_offset_reset="earliest", session_timeout_ms=int(settings.kafka.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(settings.kafka.session_timeout_s * 1000 / 6),
+            max_poll_interval_ms=300_000, max_partition_fetch_bytes=4_000_000,
+        )  # fmt: skip
+        await self._consumer.start()
+        names = [topic.name for topic in settings.topics.raw]
+        self.door = Door(settings, self._privacy, await self._partitions(names))
+        self._consumer.subscribe(names, listener=_Listener(self))
+
+    async def on_stop(self) -> None:
+        """Commit what is durable and leave the group, so that others take over at once."""
+        await self._commit()
+        await self._consumer.stop()
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _read(self) -> None:
+        ingest = self._settings.ingest
+        while not self.should_stop:
+            fetched = await self._consumer.getmany(
+                timeout_ms=int(ingest.poll_s * 1000), max_records=ingest.batch_events
+            )
+            assert self.door is not None  # noqa: S101 - made in on_start
+            now = time.time()
+            for where, messages in fetched.items():
+                self._take(self.door, where, messages, now)
+            await self._note_idle(self.door, now)
+            await self._send(self.door.flush(now))
+            if now - self._committed_at >= COMMIT_EVERY_S:
+                await self._commit()
+            await asyncio.sleep(0)  # other tasks run even when there is always more to read
+
+    def _take(self, door: Door, where: TopicPartition, messages: list[Any], now: float) -> None:
+        if where not in self._quiet_since:
+            return  # revoked since it was fetched
+        door.take([Raw(where.topic, where.partition, message.offset, message.value) for message in messages], now)
+        source = _source(where)
+        self._done[where] = (messages[-1].offset + 1, repr(door.clock_of(source).time))
+        self._quiet_since[where] = now
+
+    async def _note_idle(self, door: Door, now: float) -> None:
+        """A source that is known to be read to its end, and stays quiet, stops holding the watermark back."""
+        for where, since in list(self._quiet_since.items()):
+            end = self._consumer.highwater(where)
+            if where in self._done and end is not None:
+                self.behind[where] = max(0, end - self._done[where][0])
+            quiet = now - since
+            if quiet >= self._settings.ingest.idle_timeout_s and end is not None and await self._position(where) >= end:
+                self.behind[where] = 0
+                # Whole seconds, so that idle sources are told once a second and not with every poll.
+                door.idle(_source(where), float(int(quiet)))
+
+    async def _position(self, where: TopicPartition) -> int:
+        """Next offset to be read; -1 while that is not known, or the partition has just been taken away."""
+        try:
+            position: int = await asyncio.wait_for(self._consumer.position(where), timeout=1.0)
+        except (TimeoutError, IllegalStateError):
+            return -1
+        return position if where in self._quiet_since else -1
+
+    async def _send(self, flush: Flush) -> None:
+        topics = self._settings.topics
+        letters = [
+            Record(topics.dead_letters, None, letter.id.encode(), encode_json(letter)) for letter in flush.dead_letters
+        ]
+        frames = [Record(topics.events, target, b"", encode(frame)) for target, frame in flush.frames]
+        await self._outbox.send([*letters, *frames])
+        self.frames += len(frames)
+
+    async def _commit(self) -> None:
+        """Commit what is durable, with the clock of each source beside the offset."""
+        self._committed_at = time.time()
+        done = {where: mark for where, mark in self._done.items() if where in self._consumer.assignment()}
+        if not done:
+            return
+        try:
+            await self._consumer.commit(done)
+        except (CommitFailedError, IllegalStateError) as error:
+            log.warning("ingest: offsets not committed (%s); they are read again and recognised as repeats", error)
+
+    async def assigned(self, partitions: Iterable[TopicPartition]) -> None:
+        """Resume each partition with the clock that its committed offset carries."""
+        assert self.door is not None  # noqa: S101 - made in on_start
+        clocks = await self._clocks(list(partitions))
+        for where, (offset, clock) in clocks.items():
+            self.door.open_source(_source(where), clock)
+            self._quiet_since[where] = time.time()
+            if offset >= 0:
+                self._done[where] = (offset, repr(clock))
+
+    async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
+        """Commit and forget partitions that others will read."""
+        await self._commit()
+        for where in partitions:
+            self._done.pop(where, None)
+            self._quiet_since.pop(where, None)
+            self.behind.pop(where, None)
+            if self.door is not None:
+                self.door.close_source(_source(where))
+
+    async def _clocks(self, partitions: list[TopicPartition]) -> dict[TopicPartition, tuple[int, float]]:
+        if not partitions:
+            return {}
+        admin = AIOKafkaAdminClient(**aiokafka_options(self._settings.kafka))
+        await admin.start()
+        try:
+            found = await admin.list_consumer_group_offsets(self._group, partitions=partitions)
+        finally:
+            await admin.close()
+        return {where: _parse_clock(found.get(where)) for where in partitions}
+
+    async def _partitions(self, names: list[str]) -> dict[str, int]:
+        admin = AIOKafkaAdminClient(**aiokafka_options(self._settings.kafka))
+        await admin.start()
+        try:
+            described = await admin.describe_topics(names)
+        finally:
+            await admin.close()
+        counts = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
+        if missing := [name for name in names if not counts.get(name)]:
+            raise TopicMismatch(f"raw topic {missing[0]!r} does not exist; create it, or run `trustwatch topics create`")
+        return counts
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Tells the service which raw partitions it has."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._ingest.revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        await self._ingest.assigned(assigned)
+
+
+def _source(where: TopicPartition) -> str:
+    return f"{where.topic}/{where.partition}"
+
+
+def _parse_clock(committed: Any) -> tuple[int, float]:
+    """Offset and clock of a committed offset; one that others wrote has no clock, and the source starts anew."""
+    if committed is None or committed.offset < 0:
+        return -1, NEVER
+    try:
+        return committed.offset, float(committed.metadata)
+    except (TypeError, ValueError):
+        log.warning("ingest: committed offset %d carries no clock; the source's watermark starts anew", committed.offset)
+        return committed.offset, NEVER

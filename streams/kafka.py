@@ -1,0 +1,127 @@
+"""Connection settings in the words of each Kafka client we use, from one `KafkaSettings`.
+
+aiokafka carries the line, Faust its agents, kafka-python the administration, confluent-kafka the fast replay.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any, Final
+
+import faust
+from aiokafka.abc import AbstractTokenProvider as AsyncTokenProvider
+from aiokafka.helpers import create_ssl_context
+from kafka.net.sasl.oauth import AbstractTokenProvider as TokenProvider
+
+from streams.errors import ConfigError
+from streams.settings import KafkaSettings
+
+CLIENT_ID: Final = "trustwatch"
+
+
+class _AsyncFileToken(AsyncTokenProvider):  # type: ignore[misc]
+    """The OAUTHBEARER token that something else keeps fresh in a file, as aiokafka asks for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def token(self) -> str:
+        return _token(self._path)
+
+
+class _FileToken(TokenProvider):  # type: ignore[misc]
+    """The same, as kafka-python asks for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def token(self) -> str:
+        return _token(self._path)
+
+
+def aiokafka_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """Keyword arguments of AIOKafkaConsumer, AIOKafkaProducer and AIOKafkaAdminClient."""
+    options = _common(kafka) | {"ssl_context": _ssl_context(kafka)}
+    if kafka.sasl_oauth_token_file and "sasl_mechanism" in options:
+        options["sasl_oauth_token_provider"] = _AsyncFileToken(kafka.sasl_oauth_token_file)
+    return options
+
+
+def kafka_python_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """Keyword arguments of kafka-python's clients."""
+    options = _common(kafka) | {"ssl_context": _ssl_context(kafka)}
+    if kafka.sasl_oauth_token_file and "sasl_mechanism" in options:
+        options["sasl_oauth_token_provider"] = _FileToken(kafka.sasl_oauth_token_file)
+    return options
+
+
+def confluent_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """Configuration of confluent-kafka's clients (librdkafka's property names)."""
+    options: dict[str, Any] = {
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "client.id": CLIENT_ID,
+        "security.protocol": kafka.security_protocol,
+    }
+    files = {"ssl.ca.location": kafka.ssl_cafile, "ssl.certificate.location": kafka.ssl_certfile,
+             "ssl.key.location": kafka.ssl_keyfile}  # fmt: skip
+    options |= {name: str(path) for name, path in files.items() if path}
+    if kafka.security_protocol.startswith("SASL_"):
+        options["sasl.mechanism"] = kafka.sasl_mechanism
+        if kafka.sasl_oauth_token_file:
+            token_file = kafka.sasl_oauth_token_file
+            options["oauth_cb"] = lambda _config: (_token(token_file), 0.0)
+        else:
+            options |= {"sasl.username": kafka.sasl_username, "sasl.password": _password(kafka)}
+    return options
+
+
+def faust_credentials(kafka: KafkaSettings) -> Any:
+    """`broker_credentials` of the Faust app; None for a plain connection."""
+    context = _ssl_context(kafka)
+    if not kafka.security_protocol.startswith("SASL_"):
+        return None if context is None else faust.SSLCredentials(context)
+    if kafka.sasl_oauth_token_file:
+        return faust.OAuthCredentials(oauth_cb=_AsyncFileToken(kafka.sasl_oauth_token_file), ssl_context=context)
+    return faust.SASLCredentials(
+        username=kafka.sasl_username, password=_password(kafka), ssl_context=context, mechanism=kafka.sasl_mechanism
+    )
+
+
+def faust_brokers(kafka: KafkaSettings) -> str:
+    """The broker URL of the Faust app."""
+    return "kafka://" + ";".join(server.strip() for server in kafka.bootstrap_servers.split(","))
+
+
+def _token(path: Path) -> str:
+    """Read for each connection, so that a renewed token is used at once."""
+    return path.read_text().strip()
+
+
+def _common(kafka: KafkaSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "bootstrap_servers": [server.strip() for server in kafka.bootstrap_servers.split(",")],
+        "client_id": CLIENT_ID,
+        "security_protocol": kafka.security_protocol,
+        "request_timeout_ms": int(kafka.request_timeout_s * 1000),
+    }
+    if kafka.security_protocol.startswith("SASL_"):
+        options |= {"sasl_mechanism": kafka.sasl_mechanism}
+        if kafka.sasl_username is not None:
+            options |= {"sasl_plain_username": kafka.sasl_username, "sasl_plain_password": _password(kafka)}
+    return options
+
+
+def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
+    if not kafka.security_protocol.endswith("SSL"):
+        return None
+    files = {"cafile": kafka.ssl_cafile, "certfile": kafka.ssl_certfile, "keyfile": kafka.ssl_keyfile}
+    try:
+        context: ssl.SSLContext = create_ssl_context(**{name: path and str(path) for name, path in files.items()})
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"kafka.ssl_cafile/ssl_certfile/ssl_keyfile: {error}") from error
+    return context
+
+
+def _password(kafka: KafkaSettings) -> str | None:
+    return kafka.sasl_password.get_secret_value() if kafka.sasl_password else None

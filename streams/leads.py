@@ -1,0 +1,131 @@
+"""Lead journeys: created, scored, handed over, touched, accepted, won; judged once, at fixed horizons.
+
+CRM events come in any order and hours late, so a lead keeps only the earliest time of each milestone: that is the same
+in whatever order they arrive. A cohort counts only once its horizon has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from streams.events import Event
+from streams.settings import LeadSettings
+
+DAY_S: Final = 86_400.0
+
+Horizon = Literal["touch", "accept", "win"]
+_HORIZONS: Final[tuple[Horizon, ...]] = ("touch", "accept", "win")
+_MILESTONE_OF: Final[dict[Horizon, str]] = {"touch": "lead_touched", "accept": "lead_accepted", "win": "lead_won"}
+MILESTONES: Final = frozenset({
+    "lead_created", "lead_handed_over", "lead_accepted", "lead_rejected", "lead_touched", "lead_won", "lead_lost",
+})  # fmt: skip
+LEAD_TYPES: Final = MILESTONES | {"lead_scored"}
+
+Count = Callable[["Lead", str], None]
+"""Counts a field for the segments of a lead."""
+
+
+class Lead(msgspec.Struct, array_like=True):
+    """What is known of one lead.
+
+    Attributes:
+        person: pseudonym.
+        seen: event time of its first event, seconds.
+        segment: labels of all its events; the first value of a label stays, so that cohorts do not move.
+        score: the last score before hand-over, on the configured scale.
+        scored: event time of the last score that was counted.
+        milestones: event type → earliest event time.
+        judged: horizons that have passed and were counted.
+    """
+
+    person: str
+    seen: float
+    segment: dict[str, str] = {}
+    score: float | None = None
+    scored: float | None = None
+    milestones: dict[str, float] = {}
+    judged: list[Horizon] = []
+
+
+class Leads:
+    """The rules of lead journeys; `Lead` holds the state.
+
+    Args:
+        settings: horizons and score scale.
+        count: called for every lead and field to be counted.
+    """
+
+    def __init__(self, settings: LeadSettings, count: Count) -> None:
+        self._settings = settings
+        self._count = count
+        self.horizon_s: dict[Horizon, float] = {
+            "touch": settings.touch_horizon_days * DAY_S,
+            "accept": settings.acceptance_horizon_days * DAY_S,
+            "win": settings.conversion_horizon_days * DAY_S,
+        }
+
+    def apply(self, lead: Lead, event: Event) -> bool:
+        """Take up one event; True if it set a new time from which horizons run."""
+        for label, value in event.segment.items():
+            lead.segment.setdefault(label, value)
+        if event.type == "lead_scored":
+            self._score(lead, event)
+        elif event.type in MILESTONES:
+            return self._reach(lead, event)
+        return False
+
+    def deadlines(self, lead: Lead) -> Iterator[float]:
+        """Event times at which something of this lead is to be judged or forgotten."""
+        handed_over = lead.milestones.get("lead_handed_over")
+        if handed_over is None:
+            yield lead.seen + self.horizon_s["win"]
+        else:
+            yield from (handed_over + self.horizon_s[h] for h in _HORIZONS if h not in lead.judged)
+
+    def judge(self, lead: Lead, now: float) -> bool:
+        """Count every horizon that has passed before `now`; True if nothing is left to wait for."""
+        handed_over = lead.milestones.get("lead_handed_over")
+        if handed_over is None:
+            return lead.seen + self.horizon_s["win"] < now
+        for horizon in _HORIZONS:
+            deadline = handed_over + self.horizon_s[horizon]
+            if horizon not in lead.judged and deadline < now:
+                lead.judged = [*lead.judged, horizon]
+                reached = lead.milestones.get(_MILESTONE_OF[horizon])
+                self._count_outcome(lead, horizon, reached is not None and reached <= deadline)
+        return "win" in lead.judged
+
+    def bin_of(self, score: float) -> int:
+        """Bin of a score; scores off the scale fall into the outermost bins."""
+        low, high, bins = self._settings.score_min, self._settings.score_max, self._settings.score_bins
+        return min(bins - 1, max(0, int((score - low) / (high - low) * bins)))
+
+    def _score(self, lead: Lead, event: Event) -> None:
+        score, model = event.properties.get("score"), event.properties.get("model")
+        if not isinstance(score, int | float) or (lead.scored is not None and event.time <= lead.scored):
+            return  # a repeat, or older than what was counted
+        if isinstance(model, str):
+            lead.segment.setdefault("model", model)
+        lead.scored = event.time
+        if event.time <= lead.milestones.get("lead_handed_over", event.time):
+            lead.score = float(score)
+        self._count(lead, "scored")
+        self._count(lead, f"score_{self.bin_of(float(score))}")
+
+    def _reach(self, lead: Lead, event: Event) -> bool:
+        known = lead.milestones.get(event.type)
+        if known is None:
+            self._count(lead, event.type.removeprefix("lead_"))
+        if known is None or event.time < known:
+            lead.milestones[event.type] = event.time
+            return event.type == "lead_handed_over"
+        return False
+
+    def _count_outcome(self, lead: Lead, horizon: Horizon, reached: bool) -> None:
+        suffix = "" if lead.score is None or horizon == "touch" else f"_{self.bin_of(lead.score)}"
+        self._count(lead, f"{horizon}_n{suffix}")
+        if reached:
+            self._count(lead, f"{horizon}_k{suffix}")

@@ -1,0 +1,276 @@
+"""Every metric name, and the `/metrics` endpoint.
+
+Counts that must be exact come out of the checkpointed state of the partitions that this worker owns, read when Prometheus
+scrapes: nothing is updated per event, nothing goes stale after a rebalance. The server runs in a thread, so rendering
+never stalls the line; it reads dicts of the event loop through `list(...)`, which copies them in one step under the GIL.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from mode import Service
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from detectors._base import Level
+from streams.combine import LEADS
+from streams.events import REASONS
+from streams.frames import NEVER, Segment
+from streams.sessionize import Sessionizer
+from streams.signals import SIGNALS
+from streams.stage import ExactStage
+from streams.watch import Watcher
+
+if TYPE_CHECKING:
+    from streams.app import Line
+
+LEVELS: Final[tuple[Level, ...]] = ("warming", "ok", "warn", "alert")
+OUTCOMES: Final = ("applied", "duplicate", "late", "dead_letter")
+STEP_OUTCOMES: Final = ("advanced", "returned", "dropped")
+LEAD_COUNTS: Final = ("created", "scored", "handed_over", "touched", "accepted", "rejected", "won", "lost")
+log = logging.getLogger(__name__)
+
+
+class MetricsServer(Service):  # type: ignore[misc]
+    """Serves `/metrics` from a thread while the worker runs."""
+
+    def __init__(self, line: Line, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._line = line
+        self._server: Any = None
+
+    async def on_start(self) -> None:
+        """Listen."""
+        registry = CollectorRegistry()
+        registry.register(LineCollector(self._line))
+        ProcessCollector(namespace="trustwatch", registry=registry)
+        where = self._line.settings.metrics
+        self._server, _thread = start_http_server(where.port, where.host, registry)
+        log.info("metrics: http://%s:%d/metrics", where.host, self._server.server_port)
+
+    async def on_stop(self) -> None:
+        """Close the port."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+
+def stage_latency() -> Histogram:
+    """The histogram of a worker; observed once a batch, exported with the rest."""
+    return Histogram(
+        "trustwatch_stage_latency_seconds", "Seconds from a message of a stage's topic to its durable effects.", ["stage"],
+        registry=None, buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
+    )  # fmt: skip
+
+
+class LineCollector(Collector):
+    """Reads the line when Prometheus asks."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of this worker."""
+        line = self._line
+        sessionizers = [slot.unit.stage for slot in list(line.sessionize.slots.values())]
+        watchers = [slot.unit.stage for slot in list(line.watch.slots.values())]
+        if line.ingest is not None:
+            yield from _ingest(line.ingest)
+        yield from _accounting(sessionizers)
+        for stage in (line.sessionize, line.watch):
+            yield from _stage(stage)
+        yield from line.latency.collect()
+        yield from _watermarks(line)
+        yield from _trust(watchers)
+        yield from _detectors(watchers, list(line.plan.detectors.classes))
+        yield from _findings(watchers, list(line.plan.detectors.classes))
+
+
+def _ingest(ingest: Any) -> Iterator[Metric]:
+    items = CounterMetricFamily("trustwatch_ingest_items", "Items read from raw topics, by what became of them.",
+                                labels=["topic", "outcome"])  # fmt: skip
+    letters = CounterMetricFamily("trustwatch_dead_letters", "Items that could not be understood.", labels=["topic", "reason"])
+    sums: dict[tuple[str, str], int] = {}
+    topics = [topic.name for topic in ingest._settings.topics.raw]
+    refused = {(topic, reason): 0 for topic in topics for reason in REASONS}
+    for (topic, outcome, detail), count in list(ingest.door.outcomes.items() if ingest.door else ()):
+        sums[topic, outcome] = sums.get((topic, outcome), 0) + count
+        if outcome == "dead_letter":
+            refused[topic, detail] = count
+    for topic in topics:
+        for outcome in ("accepted", "late", "dead_letter"):
+            items.add_metric([topic, outcome], sums.get((topic, outcome), 0))
+    for key, count in refused.items():
+        letters.add_metric(list(key), count)
+    behind = GaugeMetricFamily("trustwatch_ingest_lag_messages", "Raw messages not yet read.", labels=["topic", "partition"])
+    lag = GaugeMetricFamily("trustwatch_ingest_lag_seconds", "Age of the newest event read of a raw partition that is behind;"
+                            " 0 when all is read.", labels=["topic", "partition"])  # fmt: skip
+    for where, count in list(ingest.behind.items()):
+        labels = [where.topic, str(where.partition)]
+        behind.add_metric(labels, count)
+        lag.add_metric(labels, max(0.0, time.time() - ingest.door.clock_of(f"{where.topic}/{where.partition}").time) if count else 0)
+    yield from (items, letters, behind, lag)
+    yield CounterMetricFamily("trustwatch_ingest_frames", "Frames sent.", value=ingest.frames)
+
+
+def _accounting(sessionizers: list[Sessionizer]) -> Iterator[Metric]:
+    totals = [stage.state.totals for stage in sessionizers]
+    events = CounterMetricFamily("trustwatch_events", "Consumed items by outcome, exact across crashes; their sum is all.",
+                                 labels=["outcome"])  # fmt: skip
+    for outcome in OUTCOMES:
+        value = sum(sum(t.dead_letters.values()) if outcome == "dead_letter" else getattr(t, outcome) for t in totals)
+        events.add_metric([outcome], value)
+    yield events
+    counters = {
+        "trustwatch_reread_items": ("Items read again after a crash of ingest, recognised and not counted.", "repeats"),
+        "trustwatch_steps_begun": ("Journey steps begun.", "steps"),
+        "trustwatch_evictions": ("Sessions and leads closed early because a limit was reached.", "evicted"),
+        "trustwatch_forced_watermarks": ("Buckets closed early because too many events were waiting.", "forced"),
+        "trustwatch_erasures": ("People whose state was erased on request.", "forgotten"),
+    }
+    for name, (meaning, field) in counters.items():
+        yield CounterMetricFamily(name, meaning, value=sum(getattr(total, field) for total in totals))
+    gauges = {
+        "trustwatch_open_sessions": ("Open sessions.", sum(len(stage.state.sessions) for stage in sessionizers)),
+        "trustwatch_open_leads": ("Leads that wait for a horizon.", sum(len(stage.state.leads) for stage in sessionizers)),
+        "trustwatch_pending_events": ("Events that wait for the watermark.", sum(s.pending_events for s in sessionizers)),
+        "trustwatch_remembered_ids": ("Event ids in the dedupe window.", sum(s.remembered_ids for s in sessionizers)),
+    }
+    for name, (meaning, value) in gauges.items():
+        yield GaugeMetricFamily(name, meaning, value=value)
+
+
+def _stage(stage: ExactStage) -> Iterator[Metric]:
+    stats, label = stage.stats, ["stage"]
+    counters = {
+        "trustwatch_stage_messages": ("Messages applied.", stats.messages),
+        "trustwatch_stage_skipped_messages": ("Messages skipped: applied before, or fetched before a seek.", stats.skipped),
+        "trustwatch_stage_refused_messages": (
+            "Messages that were none of ours.", sum(slot.unit.refused for slot in list(stage.slots.values()))),
+        "trustwatch_stage_busy_seconds": ("Seconds spent on batches, with sending and checkpoints.", stats.busy_s),
+        "trustwatch_stage_batches": ("Batches handled.", stats.batches),
+        "trustwatch_checkpoints": ("Checkpoints written.", stats.checkpoints),
+        "trustwatch_checkpoint_seconds": ("Seconds spent on checkpoints.", stats.checkpoint_s),
+        "trustwatch_state_resets": ("Checkpoints refused: the state was rebuilt from the log.", stats.resets),
+        "trustwatch_state_seeks": ("Times a gap was closed by seeking back.", stats.seeks),
+        "trustwatch_state_gaps": ("Gaps that could not be closed: events lost to the state.", stats.gaps),
+    }  # fmt: skip
+    for name, (meaning, value) in counters.items():
+        family = CounterMetricFamily(name, meaning, labels=label)
+        family.add_metric([stage.name], value)
+        yield family
+    age = GaugeMetricFamily("trustwatch_checkpoint_age_seconds", "Seconds since the last checkpoint; grows while idle.",
+                            labels=["stage", "partition"])  # fmt: skip
+    size = GaugeMetricFamily("trustwatch_state_bytes", "Size of the last checkpoint.", labels=["stage", "partition"])
+    behind = GaugeMetricFamily("trustwatch_stage_lag_messages", "Messages of the stage's topic not yet applied.",
+                               labels=["stage", "partition"])  # fmt: skip
+    for partition, slot in list(stage.slots.items()):
+        labels = [stage.name, str(partition)]
+        if slot.saved_at:
+            age.add_metric(labels, max(0.0, time.time() - slot.saved_at))
+        size.add_metric(labels, slot.size_bytes)
+        behind.add_metric(labels, stage.behind(partition))
+    yield from (age, size, behind)
+
+
+def _watermarks(line: Line) -> Iterator[Metric]:
+    reached = GaugeMetricFamily("trustwatch_watermark_timestamp_seconds", "Event time up to which all is processed.",
+                                labels=["stage", "partition"])  # fmt: skip
+    lag = GaugeMetricFamily("trustwatch_watermark_lag_seconds", "How far event time is behind the clock; the least of the"
+                            " partitions of this worker.", labels=["stage"])  # fmt: skip
+    for stage in (line.sessionize, line.watch):
+        marks = {partition: _reached(slot.unit.stage) for partition, slot in list(stage.slots.items())}
+        known = {partition: mark for partition, mark in marks.items() if mark != NEVER}
+        for partition, mark in known.items():
+            reached.add_metric([stage.name, str(partition)], mark)
+        if known:
+            lag.add_metric([stage.name], max(0.0, time.time() - min(known.values())))
+    yield from (reached, lag)
+
+
+def _reached(stage: Sessionizer | Watcher) -> float:
+    return stage.state.watermark if isinstance(stage, Sessionizer) else stage.state.judged_until
+
+
+def _trust(watchers: list[Watcher]) -> Iterator[Metric]:
+    where = ["stage", "segment"]
+    steps = CounterMetricFamily("trustwatch_steps", "Closed journey steps.", labels=[*where, "outcome"])
+    judged = CounterMetricFamily("trustwatch_judged_steps", "Steps of which hesitation was decided.", labels=where)
+    hesitant = CounterMetricFamily("trustwatch_hesitant_steps", "Steps called hesitant.", labels=where)
+    signals = CounterMetricFamily("trustwatch_micro_signals", "Steps that showed a micro-signal.", labels=[*where, "signal"])
+    dwell = CounterMetricFamily("trustwatch_step_dwell_seconds", "Time spent in closed steps.", labels=where)
+    leads = CounterMetricFamily("trustwatch_leads", "Lead milestones.", labels=["segment", "milestone"])
+    for watcher in watchers:
+        for (stage, segment), counts in list(watcher.rates.items()):
+            name = segment_label(segment)
+            if stage == LEADS:
+                for milestone in LEAD_COUNTS:
+                    leads.add_metric([name, milestone], counts.get(milestone, 0))
+                continue
+            for outcome in STEP_OUTCOMES:
+                steps.add_metric([stage, name, outcome], counts.get(outcome, 0))
+            for signal in SIGNALS:
+                signals.add_metric([stage, name, signal], counts.get(f"sig_{signal}", 0))
+            judged.add_metric([stage, name], counts.get("judged", 0))
+            hesitant.add_metric([stage, name], counts.get("hesitant", 0))
+            dwell.add_metric([stage, name], counts.get("dwell_ms", 0) / 1000)
+    yield from (steps, judged, hesitant, signals, dwell, leads)
+
+
+def _detectors(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:
+    counters = {
+        "trustwatch_detector_observations": ("Observations made.", "observations"),
+        "trustwatch_detector_errors": ("Observations on which a detector raised.", "errors"),
+        "trustwatch_detector_resets": ("Detector states started afresh: parameters or version changed.", "resets"),
+    }
+    for name, (meaning, field) in counters.items():
+        family = CounterMetricFamily(name, meaning, labels=["detector"])
+        for detector in names:
+            family.add_metric([detector], sum(getattr(watcher.state, field).get(detector, 0) for watcher in watchers))
+        yield family
+    labels = ["detector", "stage", "segment"]
+    score = GaugeMetricFamily("trustwatch_detector_score_ratio", "Last score of a watched stream: 0 fine, 1 worst.", labels=labels)
+    level = GaugeMetricFamily("trustwatch_detector_level", "Last level: 0 warming, 1 ok, 2 warn, 3 alert.", labels=labels)
+    for watcher in watchers:
+        for (detector, stage, segment), verdict in list(watcher.verdicts.items()):
+            values = [detector, stage, segment_label(segment)]
+            score.add_metric(values, verdict.score)
+            level.add_metric(values, LEVELS.index(verdict.level))
+    yield from (score, level)
+    yield GaugeMetricFamily("trustwatch_watched_streams", "Watched streams.", value=sum(w.streams for w in watchers))
+    yield CounterMetricFamily("trustwatch_unwatched_observations", "Observations not watched: limits.streams was reached.",
+                              value=sum(watcher.state.unwatched for watcher in watchers))  # fmt: skip
+
+
+def _findings(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:
+    # Every child exists at zero from the start, or `increase()` would miss the first alert.
+    open_now = {(name, level): 0 for name in names for level in ("warn", "alert")}
+    ever = dict.fromkeys(names, 0)
+    for finding in (finding for watcher in watchers for finding in watcher.findings):
+        if finding.resolved_at is None:
+            key = (finding.detector, finding.level)
+            open_now[key] = open_now.get(key, 0) + 1
+    for watcher in watchers:
+        for name, count in list(watcher.begun.items()):
+            ever[name] = ever.get(name, 0) + count
+    gauge = GaugeMetricFamily("trustwatch_open_findings", "Findings that are open.", labels=["detector", "level"])
+    total = CounterMetricFamily("trustwatch_findings", "Findings begun.", labels=["detector"])
+    for key, count in open_now.items():
+        gauge.add_metric(list(key), count)
+    for name, count in ever.items():
+        total.add_metric([name], count)
+    yield from (gauge, total)
+
+
+def segment_label(segment: Segment) -> str:
+    """A segment as one label value.
+
+    >>> segment_label(()), segment_label((("device", "mobile"), ("source", "ads")))
+    ('all', 'device=mobile,source=ads')
+    """
+    return ",".join(f"{label}={value}" for label, value in segment) or "all"

@@ -1,0 +1,132 @@
+"""Recorded events → Kafka, in event-time order and at a chosen speed.
+
+Messages go out byte for byte as recorded, keyed by person. confluent-kafka produces, because kafka-python's 19,000
+messages a second would be the bottleneck of every test and demo.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka import KafkaException, Producer
+
+from streams.backtest import Feed, Router, closing_message, side_by_side
+from streams.errors import BrokerUnavailable, TopicMismatch, TrustwatchError
+from streams.frames import NEVER
+from streams.kafka import confluent_options
+from streams.recorded import RecordedFile
+from streams.settings import Settings
+
+PACE_STEP_S: Final = 0.02
+"""Sleeps shorter than this are not made: they cost more than they pace."""
+CHUNK: Final = 200
+
+
+class Replayed(msgspec.Struct):
+    """What was sent: messages, their seconds on the clock, and the event time they span."""
+
+    messages: int = 0
+    seconds: float = 0.0
+    first_time: float | None = None
+    last_time: float | None = None
+
+
+class Replay:
+    """Sends recorded files to raw topics.
+
+    Args:
+        settings: connection, formats, gaps.
+        speed: event seconds per clock second; None is as fast as Kafka takes it.
+        close: end with a punctuation, so that all sessions of the file close.
+
+    Raises:
+        BrokerUnavailable: no broker answers.
+    """
+
+    def __init__(self, settings: Settings, speed: float | None = None, *, close: bool = True) -> None:
+        self._settings = settings
+        self._speed = speed
+        self._close = close
+        self._failed: str | None = None
+        self._producer = Producer({
+            **confluent_options(settings.kafka), "enable.idempotence": settings.kafka.idempotent,
+            "message.max.bytes": settings.topics.max_message_bytes, "linger.ms": 20, "acks": "all",
+            "queue.buffering.max.messages": 200_000, "log_level": 3,
+        })  # fmt: skip
+
+    def run(
+        self, files: Sequence[tuple[RecordedFile, str]], on_messages: Callable[[int], object] = lambda _count: None
+    ) -> Replayed:
+        """Send files, each with its topic, side by side in event-time order; returns when all is acknowledged.
+
+        Raises:
+            TopicMismatch: a topic does not exist.
+            TrustwatchError: Kafka refused a message.
+        """
+        began, done = time.monotonic(), Replayed()
+        now = time.time()
+        router = Router(self._settings, now)
+        partitions = {topic: self._partitions(topic) for _, topic in files}
+        feeds = [Feed(topic, iter(file), file.wire_format) for file, topic in files]
+        for feed, messages in side_by_side(feeds, CHUNK):
+            for value in messages:
+                self._send(feed.topic, router.partition(feed, value, partitions[feed.topic]), value)
+                self._pace(feed.time, began, done)
+            done.messages += len(messages)
+            on_messages(len(messages))
+        self._end(partitions, max((feed.time for feed in feeds), default=NEVER), now)
+        self._flush()
+        done.seconds = time.monotonic() - began
+        return done
+
+    def _send(self, topic: str, partition: int, value: bytes) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value=value, partition=partition, on_delivery=self._delivered)
+                self._producer.poll(0)
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+        if self._failed:
+            raise TrustwatchError(f"replay: {topic}[{partition}]: {self._failed}")
+
+    def _pace(self, event_time: float, began: float, done: Replayed) -> None:
+        if event_time == NEVER:
+            return
+        if done.first_time is None:
+            done.first_time = event_time
+        done.last_time = event_time
+        if self._speed:
+            wait = (event_time - done.first_time) / self._speed - (time.monotonic() - began)
+            if wait > PACE_STEP_S:
+                self._producer.poll(0)
+                time.sleep(wait)
+
+    def _end(self, partitions: dict[str, int], last: float, now: float) -> None:
+        if not self._close or last == NEVER:
+            return
+        message = closing_message(last, self._settings.time, now)
+        for topic, count in partitions.items():
+            for partition in range(count):
+                self._send(topic, partition, message)
+
+    def _flush(self) -> None:
+        left = self._producer.flush(self._settings.kafka.request_timeout_s * 3)
+        if self._failed or left:
+            raise TrustwatchError(f"replay: {left} messages were not acknowledged: {self._failed or 'time-out'}")
+
+    def _partitions(self, topic: str) -> int:
+        try:
+            found = self._producer.list_topics(topic, timeout=self._settings.kafka.request_timeout_s).topics[topic]
+        except KafkaException as error:
+            raise BrokerUnavailable(f"kafka.bootstrap_servers {self._settings.kafka.bootstrap_servers}: {error}") from error
+        if found.error or not found.partitions:
+            raise TopicMismatch(f"topic {topic!r} does not exist; create it, or run `trustwatch topics create`")
+        return len(found.partitions)
+
+    def _delivered(self, error: Any, _message: Any) -> None:
+        if error is not None:
+            self._failed = str(error)

@@ -1,0 +1,470 @@
+"""Frames of one events partition → counts: watermark, order, duplicates, sessions and leads.
+
+Events wait until the watermark has passed the bucket they fall into; then the whole bucket is processed in event-time
+order. So the result does not depend on arrival order, frame borders, rebalances or the number of workers, and since
+buckets leave for detection only when the watermark passes them anyway, the wait delays no finding.
+
+The watermark of a partition is the least time that any of its sources has reached, minus the lateness; idle sources do
+not count. It moves only with frames, never with a clock: after a crash the same frames give the same state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from detectors._step_model import StepModel
+from streams.combine import LEADS, Combiner, Labels
+from streams.errors import CheckpointRefused
+from streams.events import CRM_TYPES, WEB_TYPES, Event
+from streams.frames import NEVER, Cell, Counts, Frame, Item, Mark, Place, Section, Segment
+from streams.journey import Journey
+from streams.leads import LEAD_TYPES, Lead, Leads
+from streams.sessions import Session, Sessions
+from streams.settings import Settings
+
+STATE_VERSION: Final = 1
+FORGET_TYPES: Final = frozenset({"erasure_requested", "consent_withdrawn"})
+_ORDER: Final = attrgetter("time", "person", "id")
+
+
+class Source(msgspec.Struct, array_like=True):
+    """How far one source has come in this partition.
+
+    Attributes:
+        time: event time it has reached, seconds.
+        idle: it is caught up and quiet.
+        place: its last item applied or counted here; older ones are re-reads of ingest after a crash.
+    """
+
+    time: float = NEVER
+    idle: bool = False
+    place: Place = Place(-1, -1)
+
+
+class Totals(msgspec.Struct, array_like=True):
+    """Every consumed item ends in exactly one of these, once, whatever crashed in between.
+
+    Attributes:
+        applied: events taken up.
+        duplicate: events whose id was seen within the dedupe window.
+        late: web events older than the watermark allows.
+        dead_letters: reason → items that are no event.
+        repeats: items that ingest read again after a crash; not consumed twice, so not part of the sum.
+        steps: steps begun.
+        evicted: sessions and leads closed early, because a limit was reached.
+        forced: times the watermark was pushed, because too many events were waiting.
+        forgotten: people whose state was erased on request.
+    """
+
+    applied: int = 0
+    duplicate: int = 0
+    late: int = 0
+    dead_letters: dict[str, int] = {}
+    repeats: int = 0
+    steps: int = 0
+    evicted: int = 0
+    forced: int = 0
+    forgotten: int = 0
+
+    @property
+    def consumed(self) -> int:
+        """Items consumed: applied + duplicate + late + dead-lettered."""
+        return self.applied + self.duplicate + self.late + sum(self.dead_letters.values())
+
+
+class State(msgspec.Struct, array_like=True):
+    """All that one partition knows; this is what a checkpoint holds.
+
+    Attributes:
+        watermark: event time reached, seconds.
+        sent: watermark of the last counts that were sent.
+        sources: `topic/partition` → how far it has come.
+        expected: partitions of each raw topic.
+        pending: bucket number → events that wait for the watermark.
+        ids: bucket number → hashes of the event ids in it, for the dedupe window.
+        sessions: person → open session.
+        leads: person → lead.
+        models: stage → state of its model.
+        labels: label → values that kept their name.
+        totals: the accounting.
+    """
+
+    watermark: float = NEVER
+    sent: float = NEVER
+    sources: dict[str, Source] = {}
+    expected: dict[str, int] = {}
+    pending: dict[int, list[Event]] = {}
+    ids: dict[int, list[int]] = {}
+    sessions: dict[str, Session] = {}
+    leads: dict[str, Lead] = {}
+    models: dict[str, bytes] = {}
+    labels: dict[str, list[str]] = {}
+    totals: Totals = msgspec.field(default_factory=Totals)
+
+
+class Sessionizer:
+    """The sessionize stage of one events partition.
+
+    Args:
+        settings: all knobs.
+        journey: stages.
+        new_model: makes the hesitation model of a stage.
+        partition: number of the events partition.
+    """
+
+    def __init__(
+        self, settings: Settings, journey: Journey, new_model: Callable[[], StepModel], partition: int
+    ) -> None:
+        self._settings = settings
+        self._partition = partition
+        self._bucket_s = settings.time.bucket_s
+        self._new_model = new_model
+        self._labels = Labels(settings.segments)
+        self._combiner = Combiner()
+        self._models: dict[str, StepModel] = {}
+        self._sessions = Sessions(settings, journey, self._count, self._models, new_model)
+        self._leads = Leads(settings.leads, self._count_lead)
+        self._timers: dict[int, dict[str, None]] = {}
+        self._lead_timers: dict[int, dict[str, None]] = {}
+        self._seen: set[int] = set()
+        self._pending_events = 0
+        self.state = State()
+
+    @property
+    def pending_events(self) -> int:
+        """Events that wait for the watermark."""
+        return self._pending_events
+
+    @property
+    def remembered_ids(self) -> int:
+        """Event ids in the dedupe window."""
+        return len(self._seen)
+
+    # ── the line: take up a frame, move the watermark, close buckets ──────────────────────────────────────────────
+
+    def apply(self, frame: Frame, offset: int) -> Counts | None:
+        """Take up one frame.
+
+        Args:
+            frame: decoded frame of this partition.
+            offset: its offset, ascending.
+
+        Returns:
+            The buckets that it closed, or None if it closed none and there is no new watermark worth telling.
+        """
+        self._expect(frame.sources)
+        for section in frame.sections:
+            self._take(section)
+        self._move_watermark()
+        cells = self._close_buckets()
+        return self._tell(cells, offset)
+
+    def _expect(self, sources: dict[str, int]) -> None:
+        state = self.state
+        if sources == state.expected:
+            return
+        state.expected = sources
+        names = {f"{topic}/{partition}" for topic, count in sources.items() for partition in range(count)}
+        state.sources = {name: state.sources.get(name, Source()) for name in sorted(names)}
+
+    def _take(self, section: Section) -> None:
+        source = self.state.sources.get(section.source)
+        if source is None:  # a topic that is no longer read: its events still count, its clock does not
+            source = Source()
+        for mark in section.marks:
+            self._count_mark(source, mark)
+        salt = crc32(section.source.rpartition("/")[0].encode())
+        for item in section.items:
+            self._admit(source, item, salt)
+        places = [thing.place for thing in (*section.marks[-1:], *section.items[-1:])]
+        source.place = max([source.place, *places])
+        source.time = max(source.time, section.time)
+        source.idle = section.idle
+
+    def _count_mark(self, source: Source, mark: Mark) -> None:
+        totals = self.state.totals
+        if mark.place <= source.place:
+            totals.repeats += 1
+        elif mark.outcome == "late":
+            totals.late += 1
+        else:
+            totals.dead_letters[mark.reason] = totals.dead_letters.get(mark.reason, 0) + 1
+
+    def _admit(self, source: Source, item: Item, salt: int) -> None:
+        state, event = self.state, item.event
+        if item.place <= source.place:
+            state.totals.repeats += 1
+            return
+        number = hash_id(event.id) ^ salt  # ids are unique within their topic only
+        if number in self._seen:
+            state.totals.duplicate += 1
+            return
+        if item.due < state.watermark:
+            if event.type in WEB_TYPES:
+                state.totals.late += 1
+                return
+            item.due = state.watermark
+        state.totals.applied += 1
+        bucket = int(item.due // self._bucket_s)
+        state.pending.setdefault(bucket, []).append(event)
+        self._pending_events += 1
+        if len(self._seen) < self._settings.limits.dedupe_ids:
+            self._seen.add(number)
+            state.ids.setdefault(bucket, []).append(number)
+
+    def _move_watermark(self) -> None:
+        state = self.state
+        sources = state.sources.values()
+        busy = [source.time for source in sources if not source.idle]
+        reached = min(busy) if busy else max((source.time for source in sources), default=NEVER)
+        state.watermark = max(state.watermark, reached - self._settings.time.allowed_lateness_s)
+        if self._pending_events > self._settings.limits.pending_events:
+            self._force_watermark()
+
+    def _force_watermark(self) -> None:
+        """Memory is bounded: the oldest buckets close although a source may still have something for them."""
+        state = self.state
+        waiting = self._pending_events
+        for bucket in sorted(state.pending):
+            waiting -= len(state.pending[bucket])
+            state.watermark = max(state.watermark, (bucket + 1) * self._bucket_s)
+            state.totals.forced += 1
+            if waiting <= self._settings.limits.pending_events:
+                return
+
+    def _close_buckets(self) -> list[Cell]:
+        state, cells = self.state, list[Cell]()
+        if state.watermark == NEVER:
+            return cells
+        limit = int(state.watermark // self._bucket_s)
+        while (bucket := self._next_bucket(limit)) is not None:
+            self._close_bucket(bucket)
+            cells.extend(self._combiner.close(bucket * self._bucket_s))
+        self._forget_ids(limit)
+        return cells
+
+    def _next_bucket(self, limit: int) -> int | None:
+        """The earliest bucket before `limit` in which anything happens; a timer may have added one meanwhile."""
+        first = min((min(where) for where in (self.state.pending, self._timers, self._lead_timers) if where), default=limit)
+        return first if first < limit else None
+
+    def _tell(self, cells: list[Cell], offset: int) -> Counts | None:
+        state = self.state
+        closed = state.watermark // self._bucket_s * self._bucket_s if state.watermark != NEVER else NEVER
+        if not cells and closed <= state.sent:
+            return None
+        state.sent = closed
+        return Counts(self._partition, offset, closed, cells)
+
+    # ── one bucket ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _close_bucket(self, bucket: int) -> None:
+        """Process all that happened in a bucket, in event-time order, then all that fell due in it."""
+        events = self.state.pending.pop(bucket, [])
+        self._pending_events -= len(events)
+        events.sort(key=_ORDER)
+        for event in events:
+            self._process(event, bucket)
+        end = (bucket + 1) * self._bucket_s
+        for person in sorted(self._timers.pop(bucket, ())):
+            session = self.state.sessions.get(person)
+            if session is not None and session.timer == bucket:
+                session.timer = None
+                self._look_at(session, end, bucket)
+        for person in sorted(self._lead_timers.pop(bucket, ())):
+            self._judge_lead(person, end, bucket)
+
+    def _process(self, event: Event, bucket: int) -> None:
+        if event.type in WEB_TYPES:
+            self._visit(event, bucket)
+        elif event.type in LEAD_TYPES:
+            self._lead_event(event, bucket)
+        elif event.type in FORGET_TYPES:
+            self._forget(event.person)
+        elif event.type not in CRM_TYPES:
+            self._attach(event, bucket)
+
+    def _visit(self, event: Event, bucket: int) -> None:
+        state = self.state
+        session = state.sessions.get(event.person)
+        if session is not None and (
+            self._sessions.advance(session, event.time) or not self._sessions.belongs(session, event)
+        ):
+            self._end(session)
+            session = None
+        if session is None:
+            self._make_room()
+            session = state.sessions[event.person] = Session(event.person, event.session, event.time, event.time)
+        self._label(session, event)
+        self._sessions.apply(session, event)
+        self._set_timer(session, bucket)
+
+    def _end(self, session: Session) -> None:
+        """Close what is still open (a session that advanced to its end is closed already) and forget it."""
+        self._sessions.close(session)
+        del self.state.sessions[session.person]
+
+    def _label(self, session: Session, event: Event) -> None:
+        if not session.segments or not event.segment.keys() <= session.segment.keys():
+            session.segment = {**event.segment, **session.segment}
+            session.segments = self._labels.segments(session.segment)
+
+    def _attach(self, event: Event, bucket: int) -> None:
+        """An event that nobody mapped lives in an open session or lead, but begins none."""
+        session, lead = self.state.sessions.get(event.person), self.state.leads.get(event.person)
+        if session is not None and event.time >= session.last:
+            self._visit(event, bucket)
+        if lead is not None:
+            self._leads.apply(lead, event)
+
+    def _look_at(self, session: Session, end: float, bucket: int) -> None:
+        if self._sessions.advance(session, end):
+            del self.state.sessions[session.person]
+        else:
+            self._set_timer(session, bucket)
+
+    def _set_timer(self, session: Session, bucket: int) -> None:
+        """Make sure that the session is looked at when it is next due; an earlier look is kept, it will renew."""
+        due = max(bucket, int(self._sessions.next_due(session) // self._bucket_s))
+        if session.timer is None or due < session.timer:
+            session.timer = due
+            self._timers.setdefault(due, {})[session.person] = None
+
+    def _make_room(self) -> None:
+        sessions = self.state.sessions
+        while len(sessions) >= self._settings.limits.open_sessions:
+            self.state.totals.evicted += 1
+            self._end(next(iter(sessions.values())))
+
+    def _forget(self, person: str) -> None:
+        known = self.state.sessions.pop(person, None), self.state.leads.pop(person, None)
+        self.state.totals.forgotten += any(known)
+
+    # ── leads ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _lead_event(self, event: Event, bucket: int) -> None:
+        leads = self.state.leads
+        lead = leads.get(event.person)
+        if lead is None:
+            if len(leads) >= self._settings.limits.open_leads:
+                del leads[next(iter(leads))]
+                self.state.totals.evicted += 1
+            lead = leads[event.person] = Lead(event.person, event.time)
+            self._set_lead_timers(lead, bucket)
+        if self._leads.apply(lead, event):
+            self._set_lead_timers(lead, bucket)
+
+    def _judge_lead(self, person: str, end: float, bucket: int) -> None:
+        lead = self.state.leads.get(person)
+        if lead is not None and self._leads.judge(lead, end):
+            del self.state.leads[person]
+
+    def _set_lead_timers(self, lead: Lead, bucket: int) -> None:
+        for due in self._leads.deadlines(lead):
+            at = max(bucket, int(due // self._bucket_s))
+            self._lead_timers.setdefault(at, {})[lead.person] = None
+
+    # ── counting ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _count(self, stage: str, segments: list[Segment], field: str, count: int) -> None:
+        self._combiner.add(stage, segments, field, count)
+        self.state.totals.steps += field == "entered"
+
+    def _count_lead(self, lead: Lead, field: str) -> None:
+        self._combiner.add(LEADS, self._labels.segments(lead.segment, leads=True), field)
+
+    def _forget_ids(self, limit: int) -> None:
+        state = self.state
+        horizon = limit - int(self._settings.time.dedupe_window_s // self._bucket_s)
+        for bucket in [number for number in state.ids if number < horizon]:
+            self._seen.difference_update(state.ids.pop(bucket))
+
+    # ── state as data ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def snapshot(self) -> bytes:
+        """The state as msgpack; equal states give equal bytes only through `digest_part`."""
+        self._gather()
+        return msgspec.msgpack.encode((STATE_VERSION, self._parameters(), self.state))
+
+    def restore(self, blob: bytes) -> None:
+        """Take up a state written by `snapshot`.
+
+        Raises:
+            CheckpointRefused: it is no such state, or one of another version or other parameters.
+        """
+        try:
+            version, parameters, state = _DECODER.decode(blob)
+        except msgspec.DecodeError as error:
+            raise CheckpointRefused(f"state of sessionize[{self._partition}] cannot be read: {error}") from error
+        if (version, parameters) != (STATE_VERSION, self._parameters()):
+            raise CheckpointRefused(f"state of sessionize[{self._partition}] has version {version}, or other parameters")
+        self._adopt(state)
+
+    def digest_part(self) -> bytes:
+        """Canonical bytes of what the results depend on: sessions, leads, models, waiting events, accounting.
+
+        Left out is what only says how far we have read (watermark, offsets, remembered ids) and `repeats`.
+        """
+        self._gather()
+        state = self.state
+        totals = msgspec.structs.replace(state.totals, repeats=0)
+        sessions = {person: msgspec.structs.replace(session, timer=None) for person, session in state.sessions.items()}
+        parts = (sessions, state.leads, state.models, state.pending, state.labels, totals)
+        return msgspec.json.encode([_sorted(part) for part in parts])
+
+    def _gather(self) -> None:
+        self.state.models = {stage: self._models[stage].snapshot() for stage in sorted(self._models)}
+        self.state.labels = {label: list(values) for label, values in self._labels.values.items()}
+
+    def _adopt(self, state: State) -> None:
+        self.state = state
+        self._models.clear()
+        for stage, blob in state.models.items():
+            self._models[stage] = self._new_model()
+            self._models[stage].restore(blob)
+        self._labels.values = {label: dict.fromkeys(values) for label, values in state.labels.items()}
+        self._seen = {number for numbers in state.ids.values() for number in numbers}
+        self._pending_events = sum(map(len, state.pending.values()))
+        self._timers, self._lead_timers = {}, {}
+        for person, session in state.sessions.items():
+            if session.timer is not None:
+                self._timers.setdefault(session.timer, {})[person] = None
+        first_open = 0 if state.watermark == NEVER else int(state.watermark // self._bucket_s)
+        for lead in state.leads.values():
+            self._set_lead_timers(lead, first_open)
+
+    def _parameters(self) -> str:
+        """What a state depends on; a state of other parameters would be misread."""
+        settings = self._settings
+        return msgspec.json.encode([
+            settings.topics.events_partitions, settings.time.bucket_s, list(settings.time.dwell_marks_s),
+            settings.leads.score_min, settings.leads.score_max, settings.leads.score_bins,
+        ]).decode()  # fmt: skip
+
+
+_DECODER: Final = msgspec.msgpack.Decoder(tuple[int, str, State])
+
+
+def hash_id(event_id: str) -> int:
+    """64 bits of an event id: enough to tell a million ids apart, a quarter of the memory.
+
+    Ids are keyed digests already (see `streams.privacy`), so their first characters are as good as a hash.
+    """
+    return int.from_bytes(event_id.encode()[:11].ljust(11, b"\0"), "big") & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _sorted(part: object) -> object:
+    """Plain data in which every dict is sorted, so that equal states give equal bytes."""
+    data = msgspec.to_builtins(part, str_keys=True)
+
+    def order(value: object) -> object:
+        if isinstance(value, dict):
+            return [[key, order(value[key])] for key in sorted(value)]
+        return [order(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return order(data)

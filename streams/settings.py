@@ -1,0 +1,348 @@
+"""Every knob, typed and frozen: environment `TRUSTWATCH_*` over `trustwatch.yaml` over the defaults below.
+
+A nested knob is written with two underscores in the environment: `TRUSTWATCH_KAFKA__BOOTSTRAP_SERVERS`.
+A typo anywhere stops the program at start with the name of the knob.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from streams.errors import ConfigError
+
+ENV_PREFIX: Final = "TRUSTWATCH_"
+CONFIG_ENV: Final = "TRUSTWATCH_CONFIG"
+DEFAULT_FILE: Final = "trustwatch.yaml"
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of every group of knobs: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(Section):
+    """How to reach Kafka."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port[,host:port…] of the brokers")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="transport and authentication"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "SCRAM-SHA-512", description="used when security_protocol begins with SASL_"
+    )
+    sasl_username: str | None = Field(None, description="user for PLAIN and SCRAM")
+    sasl_password: SecretStr | None = Field(None, description="password for PLAIN and SCRAM")
+    sasl_oauth_token_file: Path | None = Field(
+        None, description="file that holds the current OAUTHBEARER token; read anew for each connection"
+    )
+    ssl_cafile: Path | None = Field(None, description="CA certificates that sign the brokers'")
+    ssl_certfile: Path | None = Field(None, description="our certificate, for mutual TLS")
+    ssl_keyfile: Path | None = Field(None, description="our key, for mutual TLS")
+    idempotent: bool = Field(True, description="produce idempotently; off only for brokers that lack InitProducerId")
+    request_timeout_s: Positive = Field(20.0, description="seconds until a request to a broker is given up")
+    session_timeout_s: Positive = Field(30.0, description="seconds without heartbeat until a worker is taken for dead")
+    replication_factor: PositiveInt = Field(1, description="replicas of the topics that `topics create` makes")
+
+    @model_validator(mode="after")
+    def _complete(self) -> KafkaSettings:
+        if self.security_protocol.startswith("SASL_"):
+            needed = ["sasl_oauth_token_file"] if self.sasl_mechanism == "OAUTHBEARER" else [
+                "sasl_username", "sasl_password"]  # fmt: skip
+            missing = [name for name in needed if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"security_protocol {self.security_protocol} needs kafka.{', kafka.'.join(missing)}")
+        return self
+
+
+class RawTopic(Section):
+    """One topic of yours that we read."""
+
+    name: str = Field(description="topic name")
+    format: str | None = Field(None, description="wire format; none: told apart by shape, message by message")
+
+
+class TopicSettings(Section):
+    """Topics read and written, with their partitions and retention."""
+
+    raw: tuple[RawTopic, ...] = Field(
+        (RawTopic(name="web-events"), RawTopic(name="crm-events")), description="your topics, read by ingest"
+    )
+    raw_partitions: PositiveInt = Field(4, description="partitions of raw topics we create, and that backtest emulates")
+    events: str = Field("trust.events", description="frames of typed events, by person")
+    counts: str = Field("trust.counts", description="event-time buckets, by stage")
+    findings: str = Field("trust.findings", description="findings, compacted")
+    dead_letters: str = Field("trust.dead-letters", description="what could not be understood")
+    sessions_state: str = Field("trust.state-sessions", description="checkpoints of sessionize, compacted")
+    watch_state: str = Field("trust.state-watch", description="checkpoints of detect and judge, compacted")
+    events_partitions: PositiveInt = Field(4, description="partitions of the events topic: upper bound of workers")
+    counts_partitions: PositiveInt = Field(2, description="partitions of the counts topic")
+    retention_hours: PositiveInt = Field(72, description="hours that frames, counts and dead letters are kept")
+    max_message_bytes: PositiveInt = Field(12_000_000, description="largest message our topics take, bytes")
+
+
+class IngestSettings(Section):
+    """The door: batches in, frames out."""
+
+    batch_events: PositiveInt = Field(2000, description="most raw messages fetched at once from all partitions")
+    frame_events: PositiveInt = Field(200, description="most events in one frame")
+    poll_s: Positive = Field(0.2, description="longest wait for raw messages, seconds: bounds the delay of a frame")
+    max_event_bytes: PositiveInt = Field(1_000_000, description="a larger raw message is a dead letter, bytes")
+    max_batch_items: PositiveInt = Field(10_000, description="items of one batch message beyond this are dead letters")
+    earliest_time: str = Field("2000-01-01T00:00:00Z", description="older event times are dead letters, ISO 8601")
+    max_future_s: Positive = Field(300.0, description="event times further ahead of now are dead letters, seconds")
+    idle_timeout_s: Positive = Field(10.0, description="quiet seconds after which a caught-up source stops holding the"
+                                     " watermark back")  # fmt: skip
+    hubspot_score_properties: tuple[str, ...] = Field(
+        ("hubspotscore", "hs_lead_score", "hs_predictivecontactscore_v2"), description="HubSpot properties that hold the lead score"
+    )
+
+
+class TimeSettings(Section):
+    """Event time."""
+
+    allowed_lateness_s: Positive = Field(30.0, description="disorder that a source may have, seconds")
+    session_gap_s: Positive = Field(1800.0, description="silence that ends a session, seconds")
+    max_session_s: Positive = Field(14_400.0, description="a session is cut after this, seconds (bots, open tabs)")
+    bucket_s: Positive = Field(10.0, description="width of the event-time buckets, seconds")
+    dedupe_window_s: Positive = Field(600.0, description="event ids are remembered this long in event time, seconds")
+    dwell_marks_s: tuple[Positive, ...] = Field(
+        (15.0, 30.0, 60.0, 120.0, 300.0), description="ages of an open step at which it is looked at, seconds"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TimeSettings:
+        if list(self.dwell_marks_s) != sorted(set(self.dwell_marks_s)):
+            raise ValueError("time.dwell_marks_s must ascend without repeats")
+        if self.max_session_s <= self.session_gap_s:
+            raise ValueError("time.max_session_s must be more than time.session_gap_s")
+        return self
+
+
+class SignalSettings(Section):
+    """Micro-signals of hesitation; the definitions and their sources are in `streams.signals`."""
+
+    rage_clicks: PositiveInt = Field(3, description="clicks that make a rage click")
+    rage_window_s: Positive = Field(1.0, description="seconds within which they fall, click to click")
+    rage_radius_px: Positive = Field(30.0, description="pixels around the first click")
+    error_click_s: Positive = Field(1.0, description="seconds from a click to the error it caused")
+    u_turn_s: Positive = Field(7.0, description="seconds within which going back is a u-turn")
+    loop_views: PositiveInt = Field(3, description="views of the same page that make a loop")
+    loop_window_s: Positive = Field(15.0, description="seconds within which they fall")
+    repeated_searches: PositiveInt = Field(3, description="searches in one step that count as repeated")
+    compare_loops: PositiveInt = Field(3, description="comparisons in one step that count as a loop")
+    ignore_elements: tuple[str, ...] = Field((), description="glob patterns of elements whose clicks are no signals"
+                                             " (steppers, carousels)")  # fmt: skip
+
+
+class LeadSettings(Section):
+    """Lead journeys and their fixed horizons."""
+
+    acceptance_horizon_days: Positive = Field(7.0, description="days after hand-over at which acceptance is judged")
+    conversion_horizon_days: Positive = Field(60.0, description="days after hand-over at which a win is judged")
+    touch_horizon_days: Positive = Field(2.0, description="days after hand-over at which a first touch is judged")
+    score_min: float = Field(0.0, description="lowest score of the scale")
+    score_max: float = Field(100.0, description="highest score of the scale")
+    score_bins: Annotated[int, Field(ge=4, le=50)] = Field(20, description="bins of score histograms")
+
+    @model_validator(mode="after")
+    def _scale(self) -> LeadSettings:
+        if self.score_max <= self.score_min:
+            raise ValueError("leads.score_max must be more than leads.score_min")
+        return self
+
+
+class SegmentSettings(Section):
+    """What to slice by; never a person."""
+
+    labels: tuple[str, ...] = Field(
+        ("channel", "campaign", "device", "country", "source", "model", "team"), description="labels kept of an event"
+    )
+    watch: tuple[str, ...] = Field(("channel", "device", "country"), description="labels watched one by one, web")
+    watch_leads: tuple[str, ...] = Field(("source", "model"), description="labels watched one by one, leads")
+    pairs: tuple[tuple[str, str], ...] = Field((("source", "model"),), description="pairs of labels watched together")
+    max_values: PositiveInt = Field(50, description="values kept per label; the rest is counted as 'other'")
+
+    @model_validator(mode="after")
+    def _known(self) -> SegmentSettings:
+        used = {*self.watch, *self.watch_leads, *(label for pair in self.pairs for label in pair)}
+        if unknown := sorted(used - set(self.labels)):
+            raise ValueError(f"segments.watch/watch_leads/pairs use labels that segments.labels lacks: {unknown}")
+        return self
+
+
+class PrivacySettings(Section):
+    """What happens to personal data at the door."""
+
+    pseudonym_key: SecretStr | None = Field(
+        None, description="secret of the HMAC-SHA-256 pseudonyms, 16 characters at least; required by worker and ingest"
+    )
+    path_templates: tuple[tuple[str, str], ...] = Field(
+        (), description="[regular expression, replacement] pairs applied to each path segment before the built-in ones"
+    )
+    max_label_chars: PositiveInt = Field(64, description="longest label or page kept, characters")
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> PrivacySettings:
+        if self.pseudonym_key is not None and len(self.pseudonym_key.get_secret_value()) < 16:
+            raise ValueError("privacy.pseudonym_key must have 16 characters at least")
+        return self
+
+
+class LimitSettings(Section):
+    """Bounds of memory; what they cut is counted."""
+
+    open_sessions: PositiveInt = Field(200_000, description="open sessions per partition; beyond it the oldest close")
+    open_leads: PositiveInt = Field(500_000, description="leads per partition; beyond it the oldest are forgotten")
+    pending_events: PositiveInt = Field(500_000, description="events per partition that wait for the watermark")
+    dedupe_ids: PositiveInt = Field(1_000_000, description="event ids remembered per partition")
+    streams: PositiveInt = Field(20_000, description="detector instances per counts partition; the rest is not watched")
+    findings: PositiveInt = Field(1_000, description="findings kept per counts partition; the oldest resolved go first")
+
+
+class CheckpointSettings(Section):
+    """State that survives."""
+
+    interval_s: Positive = Field(2.0, description="seconds between checkpoints; also the delay of acknowledgement")
+    max_frames: PositiveInt = Field(500, description="most frames applied between two checkpoints")
+    chunk_bytes: PositiveInt = Field(900_000, description="a checkpoint is written in records of at most this, bytes")
+
+
+class MetricSettings(Section):
+    """The `/metrics` endpoint."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; loopback unless you say otherwise")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(9464, description="port; 0 picks a free one")
+
+
+class MonitoringSettings(Section):
+    """Where others watch us; only `doctor` asks them."""
+
+    prometheus_url: str | None = Field(None, description="base URL of the Prometheus that scrapes the workers")
+    grafana_url: str | None = Field(None, description="base URL of Grafana")
+
+
+class OwnerSettings(Section):
+    """Who owns what a finding is about."""
+
+    default: str = Field("unowned", description="owner where nothing below matches")
+    detectors: dict[str, str] = Field({}, description="detector name → owner")
+    stages: dict[str, str] = Field({}, description="journey stage → owner; wins over detectors")
+
+
+class Settings(BaseSettings):
+    """All knobs of trustwatch."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", nested_model_default_partial_update=True
+    )
+
+    app_id: str = Field("trustwatch", pattern=r"^[A-Za-z0-9._-]+$", description="prefix of consumer groups")
+    journey_file: Path | None = Field(None, description="YAML that maps pages and event types to stages; none: built in")
+    names_file: Path | None = Field(None, description="YAML with more vendor event names; none: only the built-in ones")
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    ingest: IngestSettings = IngestSettings()
+    time: TimeSettings = TimeSettings()
+    signals: SignalSettings = SignalSettings()
+    leads: LeadSettings = LeadSettings()
+    segments: SegmentSettings = SegmentSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    limits: LimitSettings = LimitSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    metrics: MetricSettings = MetricSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    owners: OwnerSettings = OwnerSettings()
+    detectors: dict[str, dict[str, Any]] = Field({}, description="detector name → parameter → value")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments over environment over the YAML file."""
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=_config_file())
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings once, at start.
+
+    Args:
+        overrides: nested dicts of knobs that win over file and environment (the command line's).
+
+    Raises:
+        ConfigError: a knob is unknown or out of range, or the file is no YAML mapping; the message names it.
+    """
+    _refuse_unknown_environment(os.environ)
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_say(problem) for problem in error.errors())) from error
+    except (yaml.YAMLError, OSError, TypeError, ValueError) as error:
+        raise ConfigError(f"{_config_file()}: not a readable YAML mapping: {error}") from error
+
+
+def knobs(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every leaf knob as (dotted name, field), in reading order; the reference in the README is made of it."""
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, Section):
+            yield from knobs(nested, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _config_file() -> Path | None:
+    named = os.environ.get(CONFIG_ENV)
+    if named and not Path(named).is_file():
+        raise ConfigError(f"{CONFIG_ENV}={named}: no such file")
+    path = Path(named or DEFAULT_FILE)
+    return path if path.is_file() else None
+
+
+def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
+    """pydantic-settings ignores unknown variables; a typo there must stop us too."""
+    known = {ENV_PREFIX + name.upper().replace(".", "__") for name, _ in knobs()} | {CONFIG_ENV}
+    sections = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    for variable in environment:
+        upper = variable.upper()
+        if not upper.startswith(ENV_PREFIX) or upper in known | sections:
+            continue
+        if any(upper.startswith(prefix + "__") for prefix in _open_ended()):
+            continue
+        close = difflib.get_close_matches(upper, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"{variable}: unknown setting{hint}")
+
+
+def _open_ended() -> set[str]:
+    """Variables under which any key is legal, because the knob is a dict."""
+    return {
+        ENV_PREFIX + name.upper().replace(".", "__")
+        for name, field in knobs()
+        if field.annotation and getattr(field.annotation, "__origin__", None) is dict and get_args(field.annotation)
+    }
+
+
+def _say(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "settings"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(where, [name for name, _ in knobs()], n=1)
+        return f"{where}: unknown setting" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{where}: {problem['msg']}"

@@ -1,0 +1,264 @@
+"""Counts of all partitions → verdicts → findings: the detect and judge stages of one counts partition.
+
+Buckets of the source partitions are added up, and a bucket is judged when every partition's watermark has passed it, in
+event-time order. One detector instance watches one (stage, segment); one that raises is counted and the line goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from detectors._base import Bucket, Detector, Params, Verdict
+from detectors._registry import build_params, discover, params_digest
+from streams.combine import merge
+from streams.errors import CheckpointRefused, ConfigError, DetectorFailed
+from streams.findings import Finding, Judge, JudgeState
+from streams.frames import NEVER, Counts, Segment
+from streams.settings import Settings
+
+STATE_VERSION: Final = 1
+log = logging.getLogger(__name__)
+
+Key = tuple[str, Segment]
+"""(stage, segment)."""
+StreamKey = tuple[str, str, Segment]
+"""(detector, stage, segment): one watched stream."""
+
+
+class Stream(msgspec.Struct, array_like=True):
+    """State of one watched stream: who watches, what it has learnt, what it said last."""
+
+    detector: str
+    stage: str
+    segment: Segment
+    blob: bytes
+
+
+class State(msgspec.Struct, array_like=True):
+    """All that one counts partition knows; this is what a checkpoint holds.
+
+    Attributes:
+        watermarks: events partition → event time reached, seconds.
+        applied: events partition → offset of its last counts that were applied; repeats are recognised by it.
+        pending: bucket start → (stage, segment) → counts not yet judged.
+        streams: detector states; filled for a snapshot.
+        digests: detector → parameters that its states belong to.
+        judge: open and recent findings.
+        judged_until: event time up to which buckets were judged, seconds.
+        observations: detector → observations made.
+        errors: detector → observations on which it raised.
+        unwatched: streams refused because `limits.streams` was reached.
+        resets: detector → states started afresh, because parameters or version changed.
+    """
+
+    watermarks: dict[int, float] = {}
+    applied: dict[int, int] = {}
+    pending: dict[float, list[tuple[Key, dict[str, int]]]] = {}
+    streams: list[Stream] = []
+    digests: dict[str, str] = {}
+    judge: JudgeState = msgspec.field(default_factory=JudgeState)
+    judged_until: float = NEVER
+    observations: dict[str, int] = {}
+    errors: dict[str, int] = {}
+    unwatched: int = 0
+    resets: dict[str, int] = {}
+
+
+class Detectors:
+    """The configured detectors: classes with their parameters; shared by all counts partitions.
+
+    Args:
+        overrides: detector name → parameter → value.
+        only: names to use; None for all.
+
+    Raises:
+        ConfigError: an unknown detector or parameter; the message names it.
+    """
+
+    def __init__(self, overrides: Mapping[str, Mapping[str, Any]], only: list[str] | None = None) -> None:
+        known = discover()
+        if unknown := sorted({*overrides, *(only or ())} - set(known)):
+            raise ConfigError(f"detectors: unknown {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        self.classes: dict[str, type[Detector[Any, Any]]] = {
+            name: known[name] for name in sorted(known) if only is None or name in only
+        }
+        try:
+            self.params: dict[str, Params] = {
+                name: build_params(known[name], overrides.get(name, {})) for name in self.classes
+            }
+        except ValueError as error:
+            raise ConfigError(f"detectors.{error}") from error
+        self.digests = {name: params_digest(cls, self.params[name]) for name, cls in self.classes.items()}
+
+
+class Watcher:
+    """The detect and judge stages of one counts partition.
+
+    Args:
+        settings: all knobs.
+        detectors: what watches.
+        partition: number of the counts partition.
+
+    Attributes:
+        verdicts: what every watched stream said last; read by the metrics.
+        rates: stage and segment → running sums of counts, for dashboards.
+    """
+
+    def __init__(self, settings: Settings, detectors: Detectors, partition: int) -> None:
+        self._settings = settings
+        self._detectors = detectors
+        self._partition = partition
+        self._instances: dict[StreamKey, Detector[Any, Any]] = {}
+        self._pending: dict[float, dict[Key, dict[str, int]]] = {}
+        self._judge = Judge(settings, detectors.classes)
+        self.verdicts: dict[StreamKey, Verdict] = {}
+        self.rates: dict[Key, dict[str, int]] = {}
+        self.state = State(digests=dict(detectors.digests))
+
+    @property
+    def streams(self) -> int:
+        """Watched streams."""
+        return len(self._instances)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Open and recent findings, oldest first."""
+        return list(self._judge.state.findings.values())
+
+    @property
+    def begun(self) -> dict[str, int]:
+        """Findings begun, by detector."""
+        return self._judge.state.begun
+
+    def apply(self, counts: Counts) -> list[Finding]:
+        """Take up counts of one events partition; returns the findings that began, changed or ended."""
+        state = self.state
+        if counts.offset <= state.applied.get(counts.partition, -1):
+            return []
+        state.applied[counts.partition] = counts.offset
+        state.watermarks[counts.partition] = max(counts.watermark, state.watermarks.get(counts.partition, NEVER))
+        for cell in counts.cells:
+            merge(self._pending.setdefault(cell.ts, {}).setdefault((cell.stage, cell.segment), {}), cell.counts)
+        return self._judge_buckets()
+
+    def _judge_buckets(self) -> list[Finding]:
+        state, changed = self.state, list[Finding]()
+        if len(state.watermarks) < self._settings.topics.events_partitions:
+            return changed  # a partition that has not spoken may still have something for any bucket
+        until = min(state.watermarks.values())
+        width_s = self._settings.time.bucket_s
+        for ts in sorted(start for start in self._pending if start + width_s <= until):
+            for key, counts in sorted(self._pending.pop(ts).items()):
+                changed += self._observe(Bucket(ts, width_s, key[0], counts), key)
+        state.judged_until = max(state.judged_until, until)
+        return changed
+
+    def _observe(self, bucket: Bucket, key: Key) -> list[Finding]:
+        changed = []
+        merge(self.rates.setdefault(key, {}), dict(bucket.counts))
+        for name, cls in self._detectors.classes.items():
+            verdict = self._ask(name, cls, bucket, key)
+            if verdict is not None:
+                self.verdicts[name, *key] = verdict
+                if (finding := self._judge.update(name, key, verdict, bucket.ts + bucket.width_s)) is not None:
+                    changed.append(finding)
+        return changed
+
+    def _ask(self, name: str, cls: type[Detector[Any, Any]], bucket: Bucket, key: Key) -> Verdict | None:
+        """What the detector says; None if the bucket holds nothing for it, or it failed (which is its own fault)."""
+        try:
+            observation = cls.look(bucket, self._detectors.params[name])
+            instance = None if observation is None else self._instance(name, cls, key)
+            if instance is None:
+                return None
+            self._add(self.state.observations, name)
+            verdict: Verdict = instance.observe(observation)
+        except Exception as error:
+            self._add(self.state.errors, name)
+            failed = DetectorFailed(f"{name}: failed on {key[0]} {dict(key[1])} at {bucket.ts:.0f}: {type(error).__name__}")
+            log.warning("%s", failed, exc_info=self.state.errors[name] == 1)
+            return None
+        return verdict
+
+    def _instance(self, name: str, cls: type[Detector[Any, Any]], key: Key) -> Detector[Any, Any] | None:
+        instance = self._instances.get((name, *key))
+        if instance is None:
+            if len(self._instances) >= self._settings.limits.streams:
+                self.state.unwatched += 1
+                return None
+            instance = self._instances[name, *key] = cls(self._detectors.params[name])
+        return instance
+
+    @staticmethod
+    def _add(counter: dict[str, int], name: str) -> None:
+        counter[name] = counter.get(name, 0) + 1
+
+    # ── state as data ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def snapshot(self) -> bytes:
+        """The state as msgpack."""
+        self._gather()
+        return msgspec.msgpack.encode((STATE_VERSION, self._parameters(), self.state))
+
+    def restore(self, blob: bytes) -> None:
+        """Take up a state written by `snapshot`; detectors whose version or parameters changed start afresh.
+
+        Raises:
+            CheckpointRefused: it is no such state, or one of another version or other partitions.
+        """
+        try:
+            version, parameters, state = _DECODER.decode(blob)
+        except msgspec.DecodeError as error:
+            raise CheckpointRefused(f"state of watch[{self._partition}] cannot be read: {error}") from error
+        if (version, parameters) != (STATE_VERSION, self._parameters()):
+            raise CheckpointRefused(f"state of watch[{self._partition}] has version {version}, or other parameters")
+        self._adopt(state)
+
+    def digest_part(self) -> bytes:
+        """Canonical bytes of what the results depend on: detector states, findings, counts not yet judged."""
+        self._gather()
+        state = self.state
+        findings = [self._judge.state.findings[name] for name in sorted(self._judge.state.findings)]
+        return msgspec.json.encode((state.streams, findings, sorted(state.pending.items()), sorted(state.errors.items())))
+
+    def _gather(self) -> None:
+        state = self.state
+        state.streams = [Stream(*key, self._instances[key].snapshot()) for key in sorted(self._instances)]
+        state.pending = {ts: sorted(cells.items()) for ts, cells in sorted(self._pending.items())}
+        state.judge = self._judge.state
+
+    def _adopt(self, state: State) -> None:
+        self.state = state
+        self._judge.state = state.judge
+        self._pending = {ts: dict(cells) for ts, cells in state.pending.items()}
+        self._instances = {}
+        for stream in state.streams:
+            cls = self._detectors.classes.get(stream.detector)
+            if cls is None:
+                continue
+            instance = cls(self._detectors.params[stream.detector])
+            if not self._resume(instance, stream):
+                self._add(state.resets, stream.detector)
+            self._instances[stream.detector, stream.stage, stream.segment] = instance
+        state.digests = dict(self._detectors.digests)
+
+    def _resume(self, instance: Detector[Any, Any], stream: Stream) -> bool:
+        if self.state.digests.get(stream.detector) != self._detectors.digests[stream.detector]:
+            return False
+        try:
+            instance.restore(stream.blob)
+        except msgspec.DecodeError:
+            log.warning("%s: stored state of %s %s refused, starts afresh", stream.detector, stream.stage, stream.segment)
+            return False
+        return True
+
+    def _parameters(self) -> str:
+        topics, time = self._settings.topics, self._settings.time
+        return f"{topics.events_partitions}/{topics.counts_partitions}/{time.bucket_s:g}"
+
+
+_DECODER: Final = msgspec.msgpack.Decoder(tuple[int, str, State])
