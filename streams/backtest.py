@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from streams.errors import TrustwatchError
-from streams.events import CLOCK, Event
+from streams.events import CLOCK, Event, Outcome
 from streams.findings import Finding
 from streams.formats import FormatOptions, decode
 from streams.frames import NEVER, Frame, encode_json, partition_of
@@ -111,10 +111,11 @@ class Backtest:
     def _take(self, door: Door, feed: Feed, messages: list[bytes]) -> None:
         by_partition: dict[int, list[Raw]] = {}
         for value in messages:
-            partition = self._router.partition(feed, value)
+            outcomes = self._router.decode(feed, value)
+            partition = self._router.partition(feed, value, outcomes)
             offset = feed.offsets.get(partition, 0)
             feed.offsets[partition] = offset + 1
-            by_partition.setdefault(partition, []).append(Raw(feed.topic, partition, offset, value))
+            by_partition.setdefault(partition, []).append(Raw(feed.topic, partition, offset, value, outcomes))
         for raws in by_partition.values():
             door.take(raws, self._now)
 
@@ -198,19 +199,18 @@ class Router:
         self._partitions = settings.topics.raw_partitions
         self._now = now_s
 
-    def partition(self, feed: Feed, value: bytes, partitions: int | None = None) -> int:
-        """Partition of a message; what cannot be read goes by its bytes. Moves the feed's time on."""
-        key, latest = self.describe(feed, value)
-        feed.time = max(feed.time, latest)
-        return partition_of(key, partitions or self._partitions)
+    def decode(self, feed: Feed, value: bytes) -> list[Outcome]:
+        """What the message holds."""
+        return decode(value, feed.format, self._options)
 
-    def describe(self, feed: Feed, value: bytes) -> tuple[str, float]:
-        """Key and latest event time of a message (NEVER if it holds no event)."""
-        events = [outcome for outcome in decode(value, feed.format, self._options) if isinstance(outcome, Event)]
-        events = [event for event in events if event.type != CLOCK]
-        if not events:
-            return value[:64].decode("latin-1"), NEVER
-        return events[0].person, min(self._now, max(event.time for event in events))
+    def partition(self, feed: Feed, value: bytes, outcomes: list[Outcome], partitions: int | None = None) -> int:
+        """Partition of a message; what cannot be read goes by its bytes. Moves the feed's time on."""
+        key = None
+        for outcome in outcomes:
+            if isinstance(outcome, Event) and outcome.type != CLOCK:
+                key = key or outcome.person
+                feed.time = max(feed.time, min(self._now, outcome.time))
+        return partition_of(key or value[:64].decode("latin-1"), partitions or self._partitions)
 
 
 def side_by_side(feeds: list[Feed], chunk: int = CHUNK) -> Iterator[tuple[Feed, list[bytes]]]:

@@ -73,7 +73,8 @@ class Replay:
         feeds = [Feed(topic, iter(file), file.wire_format) for file, topic in files]
         for feed, messages in side_by_side(feeds, CHUNK):
             for value in messages:
-                self._send(feed.topic, router.partition(feed, value, partitions[feed.topic]), value)
+                partition = router.partition(feed, value, router.decode(feed, value), partitions[feed.topic])
+                self._send(feed.topic, partition, value)
                 self._pace(feed.time, began, done)
             done.messages += len(messages)
             on_messages(len(messages))

@@ -11,6 +11,7 @@ not count. It moves only with frames, never with a clock: after a crash the same
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Final
 from zlib import crc32
@@ -131,6 +132,8 @@ class Sessionizer:
         self._leads = Leads(settings.leads, self._count_lead)
         self._timers: dict[int, dict[str, None]] = {}
         self._lead_timers: dict[int, dict[str, None]] = {}
+        self._agenda: list[int] = []
+        self._planned: set[int] = set()
         self._seen: set[int] = set()
         self._pending_events = 0
         self.state = State()
@@ -212,6 +215,7 @@ class Sessionizer:
         state.totals.applied += 1
         bucket = int(item.due // self._bucket_s)
         state.pending.setdefault(bucket, []).append(event)
+        self._plan(bucket)
         self._pending_events += 1
         if len(self._seen) < self._settings.limits.dedupe_ids:
             self._seen.add(number)
@@ -242,16 +246,19 @@ class Sessionizer:
         if state.watermark == NEVER:
             return cells
         limit = int(state.watermark // self._bucket_s)
-        while (bucket := self._next_bucket(limit)) is not None:
+        while self._agenda and self._agenda[0] < limit:
+            bucket = heappop(self._agenda)
+            self._planned.discard(bucket)
             self._close_bucket(bucket)
             cells.extend(self._combiner.close(bucket * self._bucket_s))
         self._forget_ids(limit)
         return cells
 
-    def _next_bucket(self, limit: int) -> int | None:
-        """The earliest bucket before `limit` in which anything happens; a timer may have added one meanwhile."""
-        first = min((min(where) for where in (self.state.pending, self._timers, self._lead_timers) if where), default=limit)
-        return first if first < limit else None
+    def _plan(self, bucket: int) -> None:
+        """Something happens in this bucket: it will have to be closed."""
+        if bucket not in self._planned:
+            self._planned.add(bucket)
+            heappush(self._agenda, bucket)
 
     def _tell(self, cells: list[Cell], offset: int) -> Counts | None:
         state = self.state
@@ -334,6 +341,7 @@ class Sessionizer:
         if session.timer is None or due < session.timer:
             session.timer = due
             self._timers.setdefault(due, {})[session.person] = None
+            self._plan(due)
 
     def _make_room(self) -> None:
         sessions = self.state.sessions
@@ -368,6 +376,7 @@ class Sessionizer:
         for due in self._leads.deadlines(lead):
             at = max(bucket, int(due // self._bucket_s))
             self._lead_timers.setdefault(at, {})[lead.person] = None
+            self._plan(at)
 
     # ── counting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -437,6 +446,8 @@ class Sessionizer:
         first_open = 0 if state.watermark == NEVER else int(state.watermark // self._bucket_s)
         for lead in state.leads.values():
             self._set_lead_timers(lead, first_open)
+        self._planned = {*state.pending, *self._timers, *self._lead_timers}
+        self._agenda = sorted(self._planned)
 
     def _parameters(self) -> str:
         """What a state depends on; a state of other parameters would be misread."""

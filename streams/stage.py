@@ -13,6 +13,7 @@ committed past our state) is closed by seeking back. So after SIGKILL the state 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -137,16 +138,17 @@ class ExactStage:
         """Handle one batch of Faust events, and acknowledge them when their effects are durable."""
         began = time.monotonic()
         touched: set[int] = set()
-        records: list[Record] = []
+        work: list[tuple[Unit, bytes, int]] = []
         for event in batch:
             message = event.message
             slot = await self._slot(message.partition)
             if await self._is_next(slot, message.partition, message.offset):
-                records += slot.unit.take(event.value, message.offset)
+                work.append((slot.unit, event.value, message.offset))
                 slot.offset = message.offset
                 touched.add(message.partition)
-                self.stats.messages += 1
-        await self._send(records)
+        # In a thread: heartbeats, ingest and metrics go on while a long batch is applied.
+        await self._send(await asyncio.to_thread(_apply, work))
+        self.stats.messages += len(work)
         await self._checkpoint(touched)
         for event in batch:
             event.ack()
@@ -230,3 +232,7 @@ class ExactStage:
                 slot.saved_at = time.time()
                 self.stats.checkpoints += 1
         self.stats.checkpoint_s += time.monotonic() - began
+
+
+def _apply(work: list[tuple[Unit, bytes, int]]) -> list[Record]:
+    return [record for unit, value, offset in work for record in unit.take(value, offset)]
