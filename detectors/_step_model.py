@@ -36,7 +36,7 @@ class StepModelParams(Params):
         4000, description="closed steps that 'recent' reaches back over"
     )
     min_steps: Annotated[int, Field(ge=1)] = Field(
-        500, description="closed steps to learn before it calls any hesitant"
+        200, description="closed steps to learn before it calls any hesitant"
     )
     min_auc: Share = Field(0.55, description="recent prequential AUC below which it calls none hesitant")
     min_margin: Share = Field(0.05, description="excess over the recent base rate below which none is hesitant")

@@ -31,6 +31,11 @@ OTHER: Final = "other"
 
 EVENT_TYPES: Final = WEB_TYPES | CRM_TYPES | CONTROL_TYPES | {OTHER}
 
+_FIRST: Final = ("erasure_requested", "consent_withdrawn", "lead_created", OTHER, "lead_scored", "lead_handed_over",
+                 "lead_touched", "lead_accepted", "lead_rejected", "lead_won", "lead_lost", "page_viewed")  # fmt: skip
+RANK: Final = {kind: rank for rank, kind in enumerate([*_FIRST, *sorted(EVENT_TYPES - {*_FIRST})])}
+"""The order of events of one person that carry the same time (CRM webhooks often do): created, labelled, scored, …"""
+
 PROPERTY_TYPES: Final[dict[str, type[float] | type[bool] | type[str]]] = {
     "dwell_s": float, "scroll_ratio": float, "element": str, "x": float, "y": float, "dead": bool, "form": str,
     "field": str, "value": float, "score": float, "model": str, "reason": str, "promised_at": float, "correct": bool,

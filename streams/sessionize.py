@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from operator import attrgetter
 from typing import Final
 from zlib import crc32
 
@@ -21,7 +20,7 @@ import msgspec
 from detectors._step_model import StepModel
 from streams.combine import LEADS, Combiner, Labels
 from streams.errors import CheckpointRefused
-from streams.events import CRM_TYPES, WEB_TYPES, Event
+from streams.events import CRM_TYPES, RANK, WEB_TYPES, Event
 from streams.frames import NEVER, Cell, Counts, Frame, Item, Mark, Place, Section, Segment
 from streams.journey import Journey
 from streams.leads import LEAD_TYPES, Lead, Leads
@@ -30,7 +29,6 @@ from streams.settings import Settings
 
 STATE_VERSION: Final = 1
 FORGET_TYPES: Final = frozenset({"erasure_requested", "consent_withdrawn"})
-_ORDER: Final = attrgetter("time", "person", "id")
 
 
 class Source(msgspec.Struct, array_like=True):
@@ -274,7 +272,7 @@ class Sessionizer:
         """Process all that happened in a bucket, in event-time order, then all that fell due in it."""
         events = self.state.pending.pop(bucket, [])
         self._pending_events -= len(events)
-        events.sort(key=_ORDER)
+        events.sort(key=_order)
         for event in events:
             self._process(event, bucket)
         end = (bucket + 1) * self._bucket_s
@@ -459,6 +457,11 @@ class Sessionizer:
 
 
 _DECODER: Final = msgspec.msgpack.Decoder(tuple[int, str, State])
+
+
+def _order(event: Event) -> tuple[float, str, int, str]:
+    """Event time; ties in an order that does not depend on arrival."""
+    return event.time, event.person, RANK[event.type], event.id
 
 
 def hash_id(event_id: str) -> int:

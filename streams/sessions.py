@@ -66,7 +66,7 @@ class Session(msgspec.Struct, array_like=True):
         step: the open one; None after a completed goal, until another stage is entered.
         reached: the stage whose goal was completed last; staying there (a receipt) is no new step.
         traces: memory for micro-signals.
-        timer: start of the bucket in which it is looked at next.
+        timer: number of the bucket in which it is looked at next.
     """
 
     person: str
@@ -79,7 +79,7 @@ class Session(msgspec.Struct, array_like=True):
     step: Step | None = None
     reached: str | None = None
     traces: Traces = msgspec.field(default_factory=Traces)
-    timer: float | None = None
+    timer: int | None = None
 
 
 class Sessions:
