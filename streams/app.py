@@ -57,6 +57,8 @@ class Line:
             self._agent(settings.topics.events, self.sessionize)
             self._agent(settings.topics.counts, self.watch)
             self.app.on_partitions_revoked.connect(self._release, weak=False)
+        else:
+            self.app.producer_only = True  # no agent, so Faust has nothing to subscribe to
 
     def _stage(self, name: str, topic: str, state_topic: str, unit: Any) -> ExactStage:
         def make(partition: int) -> Unit:

@@ -15,6 +15,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams.errors import CheckpointRefused
+from streams.frames import UNREADABLE
 
 HEAD: Final = b"head"
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def from_records(records: dict[bytes, bytes], where: str) -> tuple[Checkpoint, i
     try:
         head = _HEADS.decode(records[HEAD])
         chunks = [records[chunk_key(head.slot, index)] for index in range(head.chunks)]
-    except (msgspec.DecodeError, KeyError) as error:
+    except (*UNREADABLE, KeyError) as error:
         raise CheckpointRefused(f"{where}: checkpoint is truncated or no checkpoint: {error!r}") from error
     state = b"".join(chunks) if head.chunks else head.inline
     if blake2b(state, digest_size=16).digest() != head.digest:

@@ -130,7 +130,7 @@ def backtest(
         recorded = _recorded(files, fmt, mapping, on_bytes)
         report = Backtest(settings, names, fmt).run(recorded)
     if out_file:
-        out_file.write_bytes(b"".join(msgspec.json.encode(finding) + b"\n" for finding in report.findings))
+        _write(out_file, b"".join(msgspec.json.encode(finding) + b"\n" for finding in report.findings))
     if as_json:
         click.echo(msgspec.json.encode(report.summary))
     else:
@@ -277,7 +277,7 @@ def parse_sets(sets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
             raise UsageError(f"--set {text!r}: write DETECTOR.PARAM=VALUE")
         try:
             nested.setdefault(detector, {})[parameter] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"--set {text!r}: the value is no YAML: {error}") from error
     return nested
 
@@ -287,6 +287,13 @@ def _recorded(files: tuple[Path, ...], fmt: str | None, mapping: Path | None, on
 
     columns = load_mapping(mapping) if mapping else None
     return [RecordedFile(path, fmt, columns, on_bytes) for path in files]
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"--out {path}: cannot be written: {error.strerror}") from error
 
 
 def _check_format(fmt: str | None) -> None:

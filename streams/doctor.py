@@ -217,7 +217,7 @@ def _judge_lag(
                 "find out who deleted records; the line reads on from the topic's beginning")  # fmt: skip
     stuck = [topic for topic, now in after.items() if now.behind and now.committed == before[topic].committed]
     if stuck:
-        return "warn", f"{message}; it stands still in {', '.join(stuck)}", f"start {command}, or read its log if it runs"
+        return "warn", f"{message}; stands still: {', '.join(stuck)}", f"start {command}, or read its log if it runs"
     return "ok", message, None
 
 

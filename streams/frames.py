@@ -126,6 +126,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
     person: str | None
 
 
+UNREADABLE: Final = (ValueError, TypeError, RecursionError)
+"""What decoding foreign bytes may raise: msgspec lets bad UTF-8, a missing value and deep nesting through as they are."""
+
 encode = msgspec.msgpack.Encoder().encode
 decode_frame = msgspec.msgpack.Decoder(Frame).decode
 decode_counts = msgspec.msgpack.Decoder(Counts).decode

@@ -98,8 +98,8 @@ def load_journey(path: Path | None) -> Journey:
         return Journey(JourneyFile.model_validate(yaml.safe_load(text)))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc'])) or 'journey'}: {first['msg']}") from error
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{where}: cannot be read: {error}") from error
 
 

@@ -96,12 +96,13 @@ class Leads:
                 lead.judged = [*lead.judged, horizon]
                 reached = lead.milestones.get(_MILESTONE_OF[horizon])
                 self._count_outcome(lead, horizon, reached is not None and reached <= deadline)
-        return "win" in lead.judged
+        return len(lead.judged) == len(_HORIZONS)
 
     def bin_of(self, score: float) -> int:
         """Bin of a score; scores off the scale fall into the outermost bins."""
         low, high, bins = self._settings.score_min, self._settings.score_max, self._settings.score_bins
-        return min(bins - 1, max(0, int((score - low) / (high - low) * bins)))
+        # Bounded first, so that no score is too large to be counted; multiplied first, so that edges stay edges.
+        return min(bins - 1, int((min(max(score, low), high) - low) * bins / (high - low)))
 
     def _score(self, lead: Lead, event: Event) -> None:
         score, model = event.properties.get("score"), event.properties.get("model")

@@ -21,7 +21,7 @@ from detectors._step_model import StepModel
 from streams.combine import LEADS, Combiner, Labels
 from streams.errors import CheckpointRefused
 from streams.events import CRM_TYPES, RANK, WEB_TYPES, Event
-from streams.frames import NEVER, Cell, Counts, Frame, Item, Mark, Place, Section, Segment
+from streams.frames import NEVER, UNREADABLE, Cell, Counts, Frame, Item, Mark, Place, Section, Segment
 from streams.journey import Journey
 from streams.leads import LEAD_TYPES, Lead, Leads
 from streams.sessions import Session, Sessions
@@ -322,7 +322,7 @@ class Sessionizer:
     def _attach(self, event: Event, bucket: int) -> None:
         """An event that nobody mapped lives in an open session or lead, but begins none."""
         session, lead = self.state.sessions.get(event.person), self.state.leads.get(event.person)
-        if session is not None and event.time >= session.last:
+        if session is not None and event.time >= session.last and self._sessions.belongs(session, event):
             self._visit(event, bucket)
         if lead is not None:
             self._leads.apply(lead, event)
@@ -331,7 +331,7 @@ class Sessionizer:
         if self._sessions.advance(session, end):
             del self.state.sessions[session.person]
         else:
-            self._set_timer(session, bucket)
+            self._set_timer(session, bucket + 1)  # even where rounding puts a moment at the border into this bucket
 
     def _set_timer(self, session: Session, bucket: int) -> None:
         """Make sure that the session is looked at when it is next due; an earlier look is kept, it will renew."""
@@ -406,11 +406,13 @@ class Sessionizer:
         """
         try:
             version, parameters, state = _DECODER.decode(blob)
-        except msgspec.DecodeError as error:
+            if (version, parameters) != (STATE_VERSION, self._parameters()):
+                raise CheckpointRefused(
+                    f"state of sessionize[{self._partition}] has version {version}, or other parameters"
+                )
+            self._adopt(state)
+        except UNREADABLE as error:
             raise CheckpointRefused(f"state of sessionize[{self._partition}] cannot be read: {error}") from error
-        if (version, parameters) != (STATE_VERSION, self._parameters()):
-            raise CheckpointRefused(f"state of sessionize[{self._partition}] has version {version}, or other parameters")
-        self._adopt(state)
 
     def digest_part(self) -> bytes:
         """Canonical bytes of what the results depend on: sessions, leads, models, waiting events, accounting.
@@ -421,7 +423,8 @@ class Sessionizer:
         state = self.state
         totals = msgspec.structs.replace(state.totals, repeats=0)
         sessions = {person: msgspec.structs.replace(session, timer=None) for person, session in state.sessions.items()}
-        parts = (sessions, state.leads, state.models, state.pending, state.labels, totals)
+        pending = {bucket: sorted(events, key=_order) for bucket, events in state.pending.items()}
+        parts = (sessions, state.leads, state.models, pending, state.labels, totals)
         return msgspec.json.encode([_sorted(part) for part in parts])
 
     def _gather(self) -> None:
@@ -457,6 +460,7 @@ class Sessionizer:
 
 
 _DECODER: Final = msgspec.msgpack.Decoder(tuple[int, str, State])
+_MERSENNE_61: Final = 2**61 - 1
 
 
 def _order(event: Event) -> tuple[float, str, int, str]:
@@ -465,11 +469,11 @@ def _order(event: Event) -> tuple[float, str, int, str]:
 
 
 def hash_id(event_id: str) -> int:
-    """64 bits of an event id: enough to tell a million ids apart, a quarter of the memory.
+    """61 bits of an event id: enough to tell a million ids apart, a quarter of the memory.
 
-    Ids are keyed digests already (see `streams.privacy`), so their first characters are as good as a hash.
+    Ids are keyed digests already (see `streams.privacy`), so a remainder of the whole text is as good as a hash.
     """
-    return int.from_bytes(event_id.encode()[:11].ljust(11, b"\0"), "big") & 0xFFFF_FFFF_FFFF_FFFF
+    return int.from_bytes(event_id.encode(), "big") % _MERSENNE_61
 
 
 def _sorted(part: object) -> object:

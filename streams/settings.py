@@ -15,7 +15,13 @@ from typing import Annotated, Any, Final, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
 
 from streams.errors import ConfigError
 
@@ -23,7 +29,7 @@ ENV_PREFIX: Final = "TRUSTWATCH_"
 CONFIG_ENV: Final = "TRUSTWATCH_CONFIG"
 DEFAULT_FILE: Final = "trustwatch.yaml"
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
@@ -153,8 +159,8 @@ class LeadSettings(Section):
     acceptance_horizon_days: Positive = Field(7.0, description="days after hand-over at which acceptance is judged")
     conversion_horizon_days: Positive = Field(60.0, description="days after hand-over at which a win is judged")
     touch_horizon_days: Positive = Field(2.0, description="days after hand-over at which a first touch is judged")
-    score_min: float = Field(0.0, description="lowest score of the scale")
-    score_max: float = Field(100.0, description="highest score of the scale")
+    score_min: Annotated[float, Field(allow_inf_nan=False)] = Field(0.0, description="lowest score of the scale")
+    score_max: Annotated[float, Field(allow_inf_nan=False)] = Field(100.0, description="highest score of the scale")
     score_bins: Annotated[int, Field(ge=4, le=50)] = Field(20, description="bins of score histograms")
 
     @model_validator(mode="after")
@@ -294,7 +300,9 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise ConfigError("; ".join(_say(problem) for problem in error.errors())) from error
-    except (yaml.YAMLError, OSError, TypeError, ValueError) as error:
+    except SettingsError as error:  # a variable that should hold JSON
+        raise ConfigError(f"environment {ENV_PREFIX}*: {error}") from error
+    except (yaml.YAMLError, OSError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{_config_file()}: not a readable YAML mapping: {error}") from error
 
 

@@ -22,13 +22,16 @@ from typing import Final
 import msgspec
 
 from detectors.hesitation import SIGNALS
-from streams.events import Event
+from streams.events import WEB_TYPES, Event
 from streams.settings import SignalSettings
 
 __all__ = ["SIGNALS", "Traces", "gap_s", "spot"]
 
-_KEPT_PAGES: Final = 4
+_KEPT_PAGES: Final = 16
+"""A loop of so many views is still seen; a person who sees more pages within the window of a loop is a machine."""
 _KEPT_FIELDS: Final = 20
+_INTERACTIONS: Final = WEB_TYPES - {"page_viewed", "page_pinged", "page_left", "error_shown"}
+"""What a person does on a page; after it, going back is no u-turn."""
 
 
 class View(msgspec.Struct, array_like=True):
@@ -70,12 +73,10 @@ class Traces(msgspec.Struct, array_like=True):
 
 def spot(traces: Traces, event: Event, settings: SignalSettings) -> str | None:
     """Remember the event and name the micro-signal that it completes, if any."""
-    handler = _HANDLERS.get(event.type)
-    if handler is None:
-        return None
-    if event.type != "page_viewed" and traces.views:
+    if event.type in _INTERACTIONS and traces.views:
         traces.views[-1].touched = True
-    return handler(traces, event, settings)
+    handler = _HANDLERS.get(event.type)
+    return None if handler is None else handler(traces, event, settings)
 
 
 def gap_s(earlier: Event | View | Click, later: Event | View | Click) -> float:
@@ -92,7 +93,7 @@ def _viewed(traces: Traces, event: Event, settings: SignalSettings) -> str | Non
     views.append(View(event.time, event.device_time, page))
     del views[: -max(_KEPT_PAGES, settings.loop_views)]
     same = [view for view in views if view.page == page][-settings.loop_views :]
-    if len(same) == settings.loop_views and gap_s(same[0], event) <= settings.loop_window_s:
+    if len(same) == settings.loop_views and 0 <= gap_s(same[0], event) <= settings.loop_window_s:
         return "page_loop"
     return "u_turn" if u_turn else None
 

@@ -14,7 +14,7 @@ import msgspec
 from detectors._step_model import StepModel, StepModelParams
 from streams.errors import ConfigError
 from streams.findings import Finding
-from streams.frames import Cell, Counts, decode_counts, decode_frame, encode, encode_json, partition_of
+from streams.frames import UNREADABLE, Cell, Counts, decode_counts, decode_frame, encode, encode_json, partition_of
 from streams.journey import Journey, load_journey
 from streams.sessionize import Sessionizer
 from streams.settings import Settings
@@ -77,7 +77,7 @@ class SessionizeUnit:
         """Apply one frame; what is none is counted and passed over, the line goes on."""
         try:
             frame = decode_frame(value)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             self.refused += 1
             log.error("%s@%d: not a frame of ours; passed over. Who else writes to this topic?", self._where, offset)
             return []
@@ -116,7 +116,7 @@ class WatchUnit:
         """Apply one message of counts; what is none is counted and passed over, the line goes on."""
         try:
             counts = decode_counts(value)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             self.refused += 1
             log.error("%s@%d: not counts of ours; passed over. Who else writes to this topic?", self._where, offset)
             return []

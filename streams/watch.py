@@ -17,7 +17,7 @@ from detectors._registry import build_params, discover, params_digest
 from streams.combine import merge
 from streams.errors import CheckpointRefused, ConfigError, DetectorFailed
 from streams.findings import Finding, Judge, JudgeState
-from streams.frames import NEVER, Counts, Segment
+from streams.frames import NEVER, UNREADABLE, Counts, Segment
 from streams.settings import Settings
 
 STATE_VERSION: Final = 1
@@ -162,10 +162,16 @@ class Watcher:
         merge(self.rates.setdefault(key, {}), dict(bucket.counts))
         for name, cls in self._detectors.classes.items():
             verdict = self._ask(name, cls, bucket, key)
-            if verdict is not None:
-                self.verdicts[name, *key] = verdict
-                if (finding := self._judge.update(name, key, verdict, bucket.ts + bucket.width_s)) is not None:
-                    changed.append(finding)
+            if verdict is None:
+                continue
+            try:
+                finding = self._judge.update(name, key, verdict, bucket.ts + bucket.width_s)
+            except Exception as error:  # a verdict that cannot be told, such as an onset of NaN
+                self._note_failure(name, bucket, key, error)
+                continue
+            self.verdicts[name, *key] = verdict
+            if finding is not None:
+                changed.append(finding)
         return changed
 
     def _ask(self, name: str, cls: type[Detector[Any, Any]], bucket: Bucket, key: Key) -> Verdict | None:
@@ -178,11 +184,14 @@ class Watcher:
             self._add(self.state.observations, name)
             verdict: Verdict = instance.observe(observation)
         except Exception as error:
-            self._add(self.state.errors, name)
-            failed = DetectorFailed(f"{name}: failed on {key[0]} {dict(key[1])} at {bucket.ts:.0f}: {type(error).__name__}")
-            log.warning("%s", failed, exc_info=self.state.errors[name] == 1)
+            self._note_failure(name, bucket, key, error)
             return None
         return verdict
+
+    def _note_failure(self, name: str, bucket: Bucket, key: Key, error: Exception) -> None:
+        self._add(self.state.errors, name)
+        failed = DetectorFailed(f"{name}: failed on {key[0]} {dict(key[1])} at {bucket.ts:.0f}: {type(error).__name__}")
+        log.warning("%s", failed, exc_info=error if self.state.errors[name] == 1 else None)
 
     def _instance(self, name: str, cls: type[Detector[Any, Any]], key: Key) -> Detector[Any, Any] | None:
         instance = self._instances.get((name, *key))
@@ -212,7 +221,7 @@ class Watcher:
         """
         try:
             version, parameters, state = _DECODER.decode(blob)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise CheckpointRefused(f"state of watch[{self._partition}] cannot be read: {error}") from error
         if (version, parameters) != (STATE_VERSION, self._parameters()):
             raise CheckpointRefused(f"state of watch[{self._partition}] has version {version}, or other parameters")
@@ -228,7 +237,10 @@ class Watcher:
     def _gather(self) -> None:
         state = self.state
         state.streams = [Stream(*key, self._instances[key].snapshot()) for key in sorted(self._instances)]
-        state.pending = {ts: sorted(cells.items()) for ts, cells in sorted(self._pending.items())}
+        state.pending = {
+            ts: [(key, dict(sorted(counts.items()))) for key, counts in sorted(cells.items())]
+            for ts, cells in sorted(self._pending.items())
+        }
         state.judge = self._judge.state
 
     def _adopt(self, state: State) -> None:
@@ -251,7 +263,7 @@ class Watcher:
             return False
         try:
             instance.restore(stream.blob)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             log.warning("%s: stored state of %s %s refused, starts afresh", stream.detector, stream.stage, stream.segment)
             return False
         return True
