@@ -1,4 +1,4 @@
-"""The live line. Read from top to bottom:
+"""The live line, wired; read it from top to bottom.
 
     raw web + CRM topics ─ingest→ events ─sessionize, combine→ counts ─detect, judge→ findings ─export→ /metrics
 
@@ -20,6 +20,7 @@ from streams.metrics import MetricsServer, stage_latency
 from streams.outbox import Outbox
 from streams.settings import Settings
 from streams.stage import ExactStage, Unit
+from streams.topics import Topics
 from streams.units import Plan, SessionizeUnit, WatchUnit
 
 
@@ -107,13 +108,21 @@ class _FaustSource:
 
 
 def run(settings: Settings, *, ingest: bool = True, stages: bool = True, loglevel: str = "INFO") -> int:
-    """Run a worker until it is told to stop; returns the exit code of the process."""
+    """Run a worker until it is told to stop; returns the exit code of the process.
+
+    Raises:
+        ConfigError: a knob is wrong, or the topics are not as configured.
+        BrokerUnavailable: no broker answers.
+    """
     line = Line(settings, ingest=ingest, stages=stages)
+    with Topics(settings) as topics:
+        topics.require()
     worker = faust.Worker(line.app, loglevel=loglevel, quiet=True, redirect_stdouts=False)
     try:
         worker.execute_from_commandline()
     except SystemExit as stop:
         return int(stop.code or 0)
+    return 0
 
 
 def _faust_app(settings: Settings) -> faust.App:

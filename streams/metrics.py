@@ -131,6 +131,7 @@ def _accounting(sessionizers: list[Sessionizer]) -> Iterator[Metric]:
         "trustwatch_steps_begun": ("Journey steps begun.", "steps"),
         "trustwatch_evictions": ("Sessions and leads closed early because a limit was reached.", "evicted"),
         "trustwatch_forced_watermarks": ("Buckets closed early because too many events were waiting.", "forced"),
+        "trustwatch_failed_events": ("Events that our own code raised on: a bug; see the log.", "failed"),
         "trustwatch_erasures": ("People whose state was erased on request.", "forgotten"),
     }
     for name, (meaning, field) in counters.items():
@@ -249,19 +250,18 @@ def _detectors(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:
 
 def _findings(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:
     # Every child exists at zero from the start, or `increase()` would miss the first alert.
-    open_now = {(name, level): 0 for name in names for level in ("warn", "alert")}
+    open_now: dict[tuple[str, str], int] = {(name, level): 0 for name in names for level in ("warn", "alert")}
     ever = dict.fromkeys(names, 0)
     for finding in (finding for watcher in watchers for finding in watcher.findings):
         if finding.resolved_at is None:
-            key = (finding.detector, finding.level)
-            open_now[key] = open_now.get(key, 0) + 1
+            open_now[finding.detector, finding.level] = open_now.get((finding.detector, finding.level), 0) + 1
     for watcher in watchers:
         for name, count in list(watcher.begun.items()):
             ever[name] = ever.get(name, 0) + count
     gauge = GaugeMetricFamily("trustwatch_open_findings", "Findings that are open.", labels=["detector", "level"])
     total = CounterMetricFamily("trustwatch_findings", "Findings begun.", labels=["detector"])
-    for key, count in open_now.items():
-        gauge.add_metric(list(key), count)
+    for (name, level), count in open_now.items():
+        gauge.add_metric([name, level], count)
     for name, count in ever.items():
         total.add_metric([name], count)
     yield from (gauge, total)

@@ -10,6 +10,7 @@ not count. It moves only with frames, never with a clock: after a crash the same
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
@@ -28,6 +29,7 @@ from streams.sessions import Session, Sessions
 from streams.settings import Settings
 
 STATE_VERSION: Final = 1
+log = logging.getLogger(__name__)
 FORGET_TYPES: Final = frozenset({"erasure_requested", "consent_withdrawn"})
 
 
@@ -58,6 +60,7 @@ class Totals(msgspec.Struct, array_like=True):
         evicted: sessions and leads closed early, because a limit was reached.
         forced: times the watermark was pushed, because too many events were waiting.
         forgotten: people whose state was erased on request.
+        failed: applied events that our own code raised on: a bug; their sessions were let go.
     """
 
     applied: int = 0
@@ -69,6 +72,7 @@ class Totals(msgspec.Struct, array_like=True):
     evicted: int = 0
     forced: int = 0
     forgotten: int = 0
+    failed: int = 0
 
     @property
     def consumed(self) -> int:
@@ -182,8 +186,8 @@ class Sessionizer:
         salt = crc32(section.source.rpartition("/")[0].encode())
         for item in section.items:
             self._admit(source, item, salt)
-        places = [thing.place for thing in (*section.marks[-1:], *section.items[-1:])]
-        source.place = max([source.place, *places])
+        last = [mark.place for mark in section.marks[-1:]] + [item.place for item in section.items[-1:]]
+        source.place = max([source.place, *last])
         source.time = max(source.time, section.time)
         source.idle = section.idle
 
@@ -274,7 +278,7 @@ class Sessionizer:
         self._pending_events -= len(events)
         events.sort(key=_order)
         for event in events:
-            self._process(event, bucket)
+            self._process_safely(event, bucket)
         end = (bucket + 1) * self._bucket_s
         for person in sorted(self._timers.pop(bucket, ())):
             session = self.state.sessions.get(person)
@@ -283,6 +287,17 @@ class Sessionizer:
                 self._look_at(session, end, bucket)
         for person in sorted(self._lead_timers.pop(bucket, ())):
             self._judge_lead(person, end, bucket)
+
+    def _process_safely(self, event: Event, bucket: int) -> None:
+        """One event that we fail on must not stop everyone's: count it, let go of that person's session, go on."""
+        try:
+            self._process(event, bucket)
+        except Exception:
+            totals = self.state.totals
+            totals.failed += 1
+            self.state.sessions.pop(event.person, None)
+            log.error("sessionize[%d]: failed on an event of type %s", self._partition, event.type,
+                      exc_info=totals.failed == 1)  # fmt: skip
 
     def _process(self, event: Event, bucket: int) -> None:
         if event.type in WEB_TYPES:

@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -302,7 +302,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigError("; ".join(_say(problem) for problem in error.errors())) from error
     except SettingsError as error:  # a variable that should hold JSON
         raise ConfigError(f"environment {ENV_PREFIX}*: {error}") from error
-    except (yaml.YAMLError, OSError, TypeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, OSError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{_config_file()}: not a readable YAML mapping: {error}") from error
 
 
@@ -342,15 +342,13 @@ def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
 def _open_ended() -> set[str]:
     """Variables under which any key is legal, because the knob is a dict."""
     return {
-        ENV_PREFIX + name.upper().replace(".", "__")
-        for name, field in knobs()
-        if field.annotation and getattr(field.annotation, "__origin__", None) is dict and get_args(field.annotation)
+        ENV_PREFIX + name.upper().replace(".", "__") for name, field in knobs() if get_origin(field.annotation) is dict
     }
 
 
 def _say(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "settings"
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(where, [name for name, _ in knobs()], n=1)
+        close = difflib.get_close_matches(where, [*Settings.model_fields, *(name for name, _ in knobs())], n=1)
         return f"{where}: unknown setting" + (f"; did you mean {close[0]}?" if close else "")
     return f"{where}: {problem['msg']}"

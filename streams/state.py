@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
@@ -10,8 +11,10 @@ from streams.checkpoints import from_records, read_compacted
 from streams.errors import CheckpointRefused
 from streams.findings import Finding
 from streams.kafka import aiokafka_options
+from streams.sessionize import Sessionizer
 from streams.settings import Settings
 from streams.units import Plan, state_digest
+from streams.watch import Watcher
 
 
 class LineState(msgspec.Struct, frozen=True):
@@ -45,16 +48,20 @@ def read_state(settings: Settings) -> LineState:
     return asyncio.run(_read(settings))
 
 
+async def _restore(settings: Settings, topic: str, stages: Sequence[Sessionizer | Watcher]) -> None:
+    for partition, stage in enumerate(stages):
+        records = await read_compacted(topic, partition, aiokafka_options(settings.kafka))
+        found = from_records(records, f"{topic}[{partition}]")
+        if found is not None:
+            stage.restore(found[0].state)
+
+
 async def _read(settings: Settings) -> LineState:
     plan, topics = Plan(settings), settings.topics
     sessionizers = [plan.sessionizer(partition) for partition in range(topics.events_partitions)]
     watchers = [plan.watcher(partition) for partition in range(topics.counts_partitions)]
-    for topic, stages in ((topics.sessions_state, sessionizers), (topics.watch_state, watchers)):
-        for partition, stage in enumerate(stages):
-            records = await read_compacted(topic, partition, aiokafka_options(settings.kafka))
-            found = from_records(records, f"{topic}[{partition}]")
-            if found is not None:
-                stage.restore(found[0].state)
+    await _restore(settings, topics.sessions_state, sessionizers)
+    await _restore(settings, topics.watch_state, watchers)
     totals = [stage.state.totals for stage in sessionizers]
     dead: dict[str, int] = {}
     for total in totals:

@@ -8,7 +8,7 @@ import msgspec
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from streams.errors import BrokerUnavailable
+from streams.errors import BrokerUnavailable, TopicMismatch
 from streams.kafka import kafka_python_options
 from streams.settings import Settings
 
@@ -86,10 +86,28 @@ class Topics:
         for spec in specs(self._settings):
             found = existing.get(spec.name)
             if found is None:
-                wrong.append(f"{spec.name}: missing. Fix: trustwatch topics create")
+                wrong.append(_missing(spec.name))
             elif spec.name not in raw:
                 wrong += _differences(spec, found, configs.get(spec.name, {}))
         return wrong
+
+    def require(self) -> None:
+        """Refuse to start on topics that are missing or have other partitions than the state is made for.
+
+        Raises:
+            TopicMismatch: names each topic and the fix.
+        """
+        existing = self.partitions()
+        raw = {topic.name for topic in self._settings.topics.raw}
+        wrong = []
+        for spec in specs(self._settings):
+            found = existing.get(spec.name)
+            if found is None:
+                wrong.append(_missing(spec.name))
+            elif spec.name not in raw and found != spec.partitions:
+                wrong.append(_wrong_partitions(spec, found))
+        if wrong:
+            raise TopicMismatch("; ".join(wrong))
 
     def partitions(self) -> dict[str, int]:
         """Partitions of every topic that exists."""
@@ -101,17 +119,25 @@ class Topics:
             return {}
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         found = self._admin.describe_configs(resources, config_filter="all")
-        by_name = next(iter(found.values()), {})
+        by_name: dict[str, dict[str, dict[str, object]]] = next(iter(found.values()), {})
         return {name: {key: str(entry["value"]) for key, entry in config.items()} for name, config in by_name.items()}
+
+
+def _missing(name: str) -> str:
+    return f"{name}: missing. Fix: trustwatch topics create"
+
+
+def _wrong_partitions(spec: TopicSpec, found: int) -> str:
+    return (
+        f"{spec.name}: has {found} partitions, configured are {spec.partitions}."
+        f" Fix: set topics.*_partitions to {found}, or delete the topic and its state and create it anew"
+    )
 
 
 def _differences(spec: TopicSpec, partitions: int, config: dict[str, str]) -> list[str]:
     wrong = []
     if partitions != spec.partitions:
-        wrong.append(
-            f"{spec.name}: has {partitions} partitions, configured are {spec.partitions}."
-            f" Fix: set topics.*_partitions to {partitions}, or delete the topic and its state and create it anew"
-        )
+        wrong.append(_wrong_partitions(spec, partitions))
     for key, want in spec.config.items():
         have = config.get(key)
         if have is not None and have != want:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 from hashlib import sha256
-from typing import Any
-
 import msgspec
 
 from detectors._step_model import StepModel, StepModelParams
@@ -144,9 +142,9 @@ def finding_record(finding: Finding, topic: str) -> Record:
     return Record(topic, None, finding.id.encode(), encode_json(finding))
 
 
-def state_digest(stages: list[Sessionizer] | list[Any], watchers: list[Watcher]) -> str:
+def state_digest(stages: list[Sessionizer], watchers: list[Watcher]) -> str:
     """One digest of all that results depend on; equal for a live run and a backtest of the same file."""
     whole = sha256()
-    for stage in [*stages, *watchers]:
-        whole.update(stage.digest_part())
+    for part in [*(stage.digest_part() for stage in stages), *(watcher.digest_part() for watcher in watchers)]:
+        whole.update(part)
     return whole.hexdigest()

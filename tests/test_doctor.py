@@ -78,6 +78,25 @@ def commit(settings: Settings, group: str, topic: str, offset: int) -> None:
         consumer.commit({where: OffsetAndMetadata(offset, "", -1)})
 
 
+@contextlib.contextmanager
+def moving(settings: Settings, group: str, topic: str) -> Iterator[None]:
+    """A group that commits one offset after the other, as a live one would."""
+    done = threading.Event()
+
+    def move() -> None:
+        for offset in range(1, 20):
+            commit(settings, group, topic, offset)
+            if done.wait(0.3):
+                return
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    time.sleep(0.5)
+    yield
+    done.set()
+    mover.join()
+
+
 # ── Kafka ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -141,15 +160,14 @@ def test_a_group_that_stands_still_is_told_from_one_that_moves(installed: Settin
     for topic in (raw, events):
         produce(installed, topic, 20)
     commit(installed, f"{installed.app_id}-ingest", raw, 4)
-    commit(installed, installed.app_id, events, 4)
-    mover = threading.Timer(1.0, commit, (installed, installed.app_id, events, 6))
-    mover.start()
-    found = looked(installed)
-    mover.join()
-    assert found["ingest lag"].result == "warn" and "stands still" in found["ingest lag"].message
-    if kafka.real:
-        assert f"{raw} 16" in found["ingest lag"].message
-        assert (found["worker lag"].result, f"{events} 14" in found["worker lag"].message) == ("ok", True)
+    with moving(installed, installed.app_id, events):
+        found = looked(installed)
+    if not kafka.real:
+        assert "understates" in found["ingest lag"].message
+        return
+    assert found["ingest lag"].result == "warn" and f"stands still: {raw}" in found["ingest lag"].message
+    assert f"{raw} 16," in found["ingest lag"].message.replace(";", ",")
+    assert found["worker lag"].result == "ok", found["worker lag"]
 
 
 @pytest.mark.integration

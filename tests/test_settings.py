@@ -57,7 +57,7 @@ def test_a_named_file_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch
     ("text", "message"),
     [
         ("time: {sesion_gap_s: 3}", "time.sesion_gap_s: unknown setting; did you mean time.session_gap_s?"),
-        ("kafak: {}", "kafak: unknown setting; did you mean"),
+        ("kafak: {}", "kafak: unknown setting; did you mean kafka?"),
         ("topics: {raw: [{name: a, fmt: b}]}", "topics.raw.0.fmt: unknown setting"),
         ("time: {bucket_s: 0}", "time.bucket_s: Input should be greater than 0"),
         ("time: {bucket_s: .inf}", "time.bucket_s: Input should be a finite number"),
@@ -85,8 +85,7 @@ def test_a_wrong_knob_in_the_file_is_named(empty_place: Path, text: str, message
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "just text", "a: 2020-13-45", "1: 2", "[" * 5000, "\0"])
 def test_a_file_that_is_no_mapping_is_named(empty_place: Path, text: str) -> None:
     (empty_place / "trustwatch.yaml").write_text(text)
-    message = refused()
-    assert "trustwatch.yaml" in message or message.startswith("1: unknown setting")
+    assert "trustwatch.yaml: not a readable YAML mapping" in refused()
 
 
 def test_a_file_of_bytes_that_are_no_text_is_named(empty_place: Path) -> None:

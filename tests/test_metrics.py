@@ -1,0 +1,230 @@
+"""The `/metrics` of a worker: by the rules of Prometheus, exact, without people, and safe to read at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from detectors._registry import discover
+from streams.app import Line
+from streams.backtest import closing_message
+from streams.events import REASONS, Event
+from streams.frames import encode, encode_json
+from streams.ingest import Door, Raw
+from streams.metrics import LineCollector, MetricsServer
+from streams.privacy import Privacy
+from streams.settings import Settings
+from streams.simulate import simulate
+from streams.stage import Record, Slot
+from streams.units import SessionizeUnit, WatchUnit
+
+SETTINGS = Settings(
+    privacy={"pseudonym_key": "0123456789abcdef"}, metrics={"port": 0}, topics={"raw": [{"name": "web"}], "raw_partitions": 1}
+)
+PRIVACY = Privacy.from_settings(SETTINGS)
+SOURCE = "web/0"
+GARBAGE = (b"", b"no json", b"[]", b"7")
+BATCH = 500
+
+
+def raw_messages() -> tuple[list[bytes], set[str]]:
+    """Messages with duplicates, garbage and a late one, and every pseudonym in them."""
+    events: list[Event] = list(simulate(1.5, seed=4, sessions_per_day=150, leads_per_day=40))
+    people = {PRIVACY.pseudonym(raw) for event in events for raw in (event.person, event.also_person) if raw}
+    messages = [encode_json({key: value for key, value in fields(event).items() if value is not None}) for event in events]
+    messages[200:200] = messages[190:195]  # told twice
+    messages[300:300] = GARBAGE
+    messages.append(messages[0].replace(b'"id":"', b'"id":"late-'))
+    messages.append(closing_message(events[-1].time, SETTINGS.time, events[-1].time + 86_400))
+    return messages, people
+
+
+def fields(event: Event) -> dict[str, object]:
+    return {name: getattr(event, name) for name in event.__struct_fields__}
+
+
+class Fed:
+    """A line without a broker whose units are fed by hand, as its stages would."""
+
+    def __init__(self) -> None:
+        self.line = Line(SETTINGS)
+        self.messages, self.people = raw_messages()
+        self.door = Door(SETTINGS, PRIVACY, {"web": 1})
+        self.door.open_source(SOURCE)
+        assert self.line.ingest is not None
+        self.line.ingest.door = self.door
+        topics, plan = SETTINGS.topics, self.line.plan
+        self._sessionize = {p: SessionizeUnit(plan, p) for p in range(topics.events_partitions)}
+        self._watch = {p: WatchUnit(plan, p) for p in range(topics.counts_partitions)}
+        self._offsets = itertools.count()
+        self.line.sessionize.slots.update({p: Slot(unit) for p, unit in self._sessionize.items()})
+        self.line.watch.slots.update({p: Slot(unit) for p, unit in self._watch.items()})
+
+    def feed(self) -> Iterator[int]:
+        """Feed all, batch by batch; gives how many messages were fed."""
+        now = SETTINGS_NOW
+        for start in range(0, len(self.messages), BATCH):
+            part = self.messages[start : start + BATCH]
+            self.door.take([Raw("web", 0, start + index, value) for index, value in enumerate(part)], now)
+            for target, frame in self.door.flush(now, everything=True).frames:
+                for record in self._sessionize[target].take(encode(frame), next(self._offsets)):
+                    self._watched(record)
+            yield start + len(part)
+
+    def _watched(self, record: Record) -> None:
+        assert record.partition is not None
+        self._watch[record.partition].take(record.value, next(self._offsets))
+
+
+SETTINGS_NOW = 1_790_000_000.0
+
+
+@pytest.fixture(scope="module")
+def fed() -> Fed:
+    made = Fed()
+    for _ in made.feed():
+        pass
+    return made
+
+
+def text_of(line: Line) -> str:
+    registry = CollectorRegistry()
+    registry.register(LineCollector(line))
+    return generate_latest(registry).decode()
+
+
+def families(text: str) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def samples(text: str, name: str) -> dict[tuple[str, ...], float]:
+    """Label values → value of the samples of this name."""
+    found = (sample for family in families(text).values() for sample in family.samples)
+    return {tuple(sample.labels.values()): sample.value for sample in found if sample.name == name}
+
+
+@pytest.mark.parametrize("when", ["idle", "fed"])
+def test_promtool_finds_nothing_wrong(fed: Fed, promtool: str, when: str) -> None:
+    text = text_of(fed.line if when == "fed" else Line(SETTINGS))
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("when", ["idle", "fed"])
+def test_each_metric_is_described_once_and_each_sample_is_there_once(fed: Fed, when: str) -> None:
+    text = text_of(fed.line if when == "fed" else Line(SETTINGS))
+    described = re.findall(r"^# HELP (\S+)", text, re.MULTILINE)
+    assert sorted(described) == sorted(set(described))
+    series = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    assert sorted(series) == sorted(set(series))
+    assert all(re.fullmatch(r"trustwatch_[a-z0-9_]+", name) for name in described)
+
+
+def test_accounting_adds_up_to_what_came_in(fed: Fed) -> None:
+    text = text_of(fed.line)
+    outcomes = samples(text, "trustwatch_events_total")
+    assert set(outcomes) == {("applied",), ("duplicate",), ("late",), ("dead_letter",)}
+    assert sum(outcomes.values()) == len(fed.messages) - 1  # the punctuation is no event
+    assert (outcomes["duplicate",], outcomes["late",], outcomes["dead_letter",]) == (5, 1, len(GARBAGE))
+    letters = samples(text, "trustwatch_dead_letters_total")
+    assert sum(letters.values()) == len(GARBAGE)
+    assert {key[-1] for key in letters} | {key[0] for key in letters} == {"web", *REASONS}
+    assert sum(samples(text, "trustwatch_ingest_items_total").values()) == sum(outcomes.values())
+    assert samples(text, "trustwatch_open_sessions") == {(): 0.0}
+    begun = samples(text, "trustwatch_steps_begun_total")[()]
+    everyone = [value for labels, value in samples(text, "trustwatch_steps_total").items() if "all" in labels]
+    assert sum(everyone) == begun > 100
+
+
+def test_every_child_of_a_detector_is_there_from_the_start() -> None:
+    text = text_of(Line(SETTINGS))
+    names = set(discover())
+    findings = [family for family in families(text).values() if family.name == "trustwatch_open_findings"]
+    children = {(s.labels["detector"], s.labels["level"]): s.value for s in findings[0].samples}
+    assert children == {(name, level): 0.0 for name in names for level in ("warn", "alert")}
+    for metric in ("findings", "detector_observations", "detector_errors", "detector_resets"):
+        assert samples(text, f"trustwatch_{metric}_total") == {(name,): 0.0 for name in names}, metric
+
+
+def test_every_reason_and_outcome_is_there_from_the_start() -> None:
+    text = text_of(Line(SETTINGS))
+    letters = families(text)["trustwatch_dead_letters"].samples
+    assert {sample.labels["reason"] for sample in letters} == set(REASONS)
+    assert set(samples(text, "trustwatch_events_total").values()) == {0.0}
+
+
+def test_no_person_is_in_a_label(fed: Fed) -> None:
+    text = text_of(fed.line)
+    values = {value for family in families(text).values() for s in family.samples for value in s.labels.values()}
+    assert len(fed.people) > 100 and "device=mobile" in values
+    assert not fed.people & values
+    assert not [person for person in fed.people if person in text]
+
+
+def test_watched_streams_have_a_verdict_and_bounded_values(fed: Fed) -> None:
+    text = text_of(fed.line)
+    scores, levels = (samples(text, f"trustwatch_detector_{name}") for name in ("score_ratio", "level"))
+    assert set(scores) == set(levels) and len(levels) > 10
+    assert all(0 <= score <= 1 for score in scores.values())
+    assert set(levels.values()) <= {0.0, 1.0, 2.0, 3.0}
+
+
+def test_reading_while_frames_are_applied_never_raises_and_counters_never_fall() -> None:
+    fresh, done = Fed(), threading.Event()
+    failed: list[BaseException] = []
+    consumed: list[float] = []
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                consumed.append(sum(samples(text_of(fresh.line), "trustwatch_events_total").values()))
+        except BaseException as error:
+            failed.append(error)
+
+    reader = threading.Thread(target=read)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that threads meet in the middle of everything
+    try:
+        reader.start()
+        for _ in fresh.feed():
+            pass
+    finally:
+        done.set()
+        reader.join()
+        sys.setswitchinterval(interval)
+    assert not failed, failed
+    assert consumed == sorted(consumed) and len(consumed) > 5
+
+
+def test_metrics_are_served_on_loopback_and_the_port_is_freed() -> None:
+    assert Settings.model_fields["metrics"].default.host == "127.0.0.1"
+    server = MetricsServer(Line(SETTINGS))
+
+    async def serve() -> tuple[tuple[str, int], str]:
+        await server.on_start()
+        try:
+            address = server._server.server_address
+            answer = await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{address[1]}/metrics", timeout=5)
+            with answer:
+                return address, answer.read().decode()
+        finally:
+            await server.on_stop()
+
+    address, text = asyncio.run(serve())
+    assert address[0] == "127.0.0.1" and address[1] > 0
+    assert "trustwatch_events_total" in text
+    if sys.platform == "linux":
+        assert "trustwatch_process_cpu_seconds_total" in text
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/metrics", timeout=5)

@@ -1,0 +1,242 @@
+"""Sessions and steps, in event time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from detectors._step_model import StepModel, StepModelParams
+from streams.combine import Labels
+from streams.events import Event
+from streams.frames import Segment
+from streams.journey import load_journey
+from streams.sessions import Session, Sessions
+from streams.settings import Settings
+from tests.kit import T0, Tally, after, event, frame, section, sessionizer, settings_of, tally
+
+GAP = 1800.0
+DISCOVER, EVALUATE, COMPARE, DECIDE, BUY = "/", "/product/a", "/pricing", "/cart", "/checkout"
+
+
+def view(at: float, page: str, person: str = "anna", **fields: Any) -> Event:
+    return event("page_viewed", at, person, page=page, **fields)
+
+
+def outcomes(counted: Tally) -> dict[str, str | list[str]]:
+    """stage → how its steps ended."""
+    found: dict[str, list[str]] = {}
+    for (stage, field), count in sorted(counted.items()):
+        if field in ("advanced", "returned", "dropped"):
+            found.setdefault(stage, []).extend([field] * count)
+    return {stage: ends[0] if len(ends) == 1 else ends for stage, ends in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("pages", "expected"),
+    [
+        pytest.param([DISCOVER], {"discover": "dropped"}, id="left-at-once"),
+        pytest.param([DISCOVER, EVALUATE], {"discover": "advanced", "evaluate": "dropped"}, id="one-stage-on"),
+        pytest.param([DISCOVER, DECIDE], {"discover": "advanced", "decide": "dropped"}, id="over-several-stages"),
+        pytest.param([COMPARE, EVALUATE], {"compare": "returned", "evaluate": "dropped"}, id="back"),
+        pytest.param([EVALUATE, EVALUATE, "/product/b"], {"evaluate": "dropped"}, id="within-one-stage"),
+        pytest.param([EVALUATE, COMPARE, EVALUATE, COMPARE],
+                     {"evaluate": ["advanced", "advanced"], "compare": ["dropped", "returned"]}, id="to-and-fro"),
+        pytest.param(["/unknown", EVALUATE], {"discover": "advanced", "evaluate": "dropped"}, id="entry-of-an-unknown-page"),
+        pytest.param([COMPARE, "/unknown"], {"compare": "dropped"}, id="unknown-page-stays-in-the-step"),
+    ],
+)  # fmt: skip
+def test_a_step_ends_as_advanced_returned_or_dropped(pages: list[str], expected: dict[str, Any]) -> None:
+    stage, counted = after(*(view(60.0 * i, page) for i, page in enumerate(pages)))
+    assert outcomes(counted) == expected
+    entered = sum(count for (_, field), count in counted.items() if field == "entered")
+    assert entered == stage.state.totals.steps == sum(isinstance(e, str) or len(e) for e in expected.values())
+    assert stage.state.sessions == {}
+
+
+def test_dwell_of_a_step_runs_to_the_next_and_of_the_last_to_its_last_event() -> None:
+    _, counted = after(view(0, DISCOVER), view(100, COMPARE), event("clicked", 130.5))
+    assert counted["discover", "dwell_ms"] == 100_000
+    assert counted["compare", "dwell_ms"] == 30_500
+
+
+@pytest.mark.parametrize(("gap", "sessions"), [(GAP, 1), (GAP + 0.001, 2)])
+def test_a_session_ends_after_the_gap_and_not_at_it(gap: float, sessions: int) -> None:
+    _, counted = after(view(0, EVALUATE), view(gap, EVALUATE))
+    assert counted["evaluate", "entered"] == counted["evaluate", "dropped"] == sessions
+
+
+def test_the_watermark_closes_a_session_only_beyond_its_gap() -> None:
+    stage = sessionizer(settings_of(time={"allowed_lateness_s": 1.0}))
+    stage.apply(frame(section([view(0, EVALUATE)], GAP + 1)), 0)
+    assert stage.state.sessions
+    stage.apply(frame(section([], GAP + 1 + 10)), 1)
+    assert not stage.state.sessions
+
+
+def test_a_long_session_is_cut() -> None:
+    settings = settings_of(time={"max_session_s": 3600.0})
+    _, counted = after(*(view(i * 900.0, EVALUATE) for i in range(9)), settings=settings)
+    assert counted["evaluate", "entered"] == 2  # 0 … 3600 and 4500 … 7200
+    assert counted["evaluate", "dwell_ms"] == 3_600_000 + 2_700_000
+
+
+@pytest.mark.parametrize(
+    ("given", "sessions"),
+    [(["s1", "s1"], 1), (["s1", "s2"], 2), ([None, "s1", "s1"], 1), (["s1", None, "s1"], 1), (["s1", None, "s2"], 2)],
+)
+def test_a_given_session_id_separates_and_a_missing_one_does_not(given: list[str | None], sessions: int) -> None:
+    _, counted = after(*(view(i * 10.0, EVALUATE, session=name) for i, name in enumerate(given)))
+    assert counted["evaluate", "dropped"] == sessions
+
+
+def test_a_given_session_id_does_not_bridge_the_gap() -> None:
+    _, counted = after(view(0, EVALUATE, session="s"), view(GAP + 1, EVALUATE, session="s"))
+    assert counted["evaluate", "dropped"] == 2
+
+
+def test_a_goal_advances_its_stage_and_the_receipt_is_no_new_step() -> None:
+    _, counted = after(view(0, BUY), event("purchased", 30, properties={"value": 9.0}), view(40, "/order/:id"))
+    assert outcomes(counted) == {"buy": "advanced"}
+    assert counted["buy", "dwell_ms"] == 30_000
+
+
+def test_who_shops_on_after_a_purchase_begins_new_steps_and_may_buy_again() -> None:
+    _, counted = after(event("purchased", 0), view(10, EVALUATE), event("purchased", 20), event("purchased", 30))
+    assert outcomes(counted) == {"buy": ["advanced", "advanced"], "evaluate": "advanced"}
+
+
+def test_events_without_a_stage_stay_in_the_step_and_keep_it_alive() -> None:
+    events = [view(0, COMPARE), *(event("page_pinged", 1000.0 * i) for i in range(1, 4))]
+    _, counted = after(*events)
+    assert outcomes(counted) == {"compare": "dropped"}
+    assert counted["compare", "dwell_ms"] == 3_000_000
+
+
+def test_an_event_that_nobody_mapped_lives_in_an_open_session_but_begins_none() -> None:
+    _, counted = after(event("other", 0))
+    assert counted == {}
+    _, counted = after(view(0, COMPARE), event("other", 100))
+    assert counted["compare", "dwell_ms"] == 100_000
+
+
+@pytest.mark.parametrize("other", [event("other", GAP + 3), event("other", 60, session="another")])
+def test_an_event_that_nobody_mapped_does_not_follow_a_session_that_has_ended(other: Event) -> None:
+    # In the bucket in which the session ends, the session is still there when the event is looked at.
+    _, counted = after(view(0, COMPARE, session="one"), other)
+    assert outcomes(counted) == {"compare": "dropped"}
+
+
+@pytest.mark.parametrize(
+    ("left_at", "marks"),
+    [(15.0, []), (15.5, [15]), (30.0, [15]), (61.0, [15, 30, 60]), (301.0, [15, 30, 60, 120, 300])],
+)
+def test_a_dwell_mark_counts_a_step_that_outlives_it(left_at: float, marks: list[int]) -> None:
+    _, counted = after(view(0, EVALUATE), view(left_at, COMPARE), view(left_at + 1, DECIDE), event("purchased", left_at + 2))
+    assert [m for m in (15, 30, 60, 120, 300) if counted["evaluate", f"open_{m}"]] == marks
+    assert all(counted["evaluate", f"open_{m}"] == 1 for m in marks)
+    assert not counted["compare", "open_15"]
+
+
+def test_dwell_marks_are_a_knob() -> None:
+    settings = settings_of(time={"dwell_marks_s": (7.5, 1000.0)})
+    _, counted = after(view(0, EVALUATE), settings=settings)
+    assert (counted["evaluate", "open_7.5"], counted["evaluate", "open_1000"]) == (1, 1)
+
+
+def test_a_signal_is_counted_once_a_step() -> None:
+    clicks = [event("clicked", i / 2, properties={"x": 1, "y": 1, "dead": i == 9}) for i in range(10)]
+    _, counted = after(view(0, COMPARE), *clicks, view(20, COMPARE), event("clicked", 30, properties={"dead": True}))
+    assert counted["compare", "sig_rage_click"] == 1
+    assert counted["compare", "sig_dead_click"] == 1
+
+
+class Counted:
+    """Sessions with a model that has learnt, and what they count."""
+
+    def __init__(self, stayers_dwell_s: float = 200.0, advancers_dwell_s: float = 20.0, learnt: int = 800) -> None:
+        from detectors._step_model import step_features  # noqa: PLC0415
+
+        model = StepModel(StepModelParams(min_steps=200))
+        for i in range(learnt):
+            stays = i % 3 == 0
+            dwell = (stayers_dwell_s if stays else advancers_dwell_s) + i % 7
+            model.learn(step_features(dwell, 2, 1, set(), 0.0), advanced=not stays)
+        self.total: Tally = Tally()
+        self.model = model
+        settings = Settings()
+        self.labels = Labels(settings.segments)
+        self.sessions = Sessions(settings, load_journey(None), self.count, {"compare": model}, StepModel)
+
+    def count(self, stage: str, segments: list[Segment], field: str, count: int) -> None:
+        self.total[stage, field] += count
+
+    def run(self, *events: Event) -> dict[str, int]:
+        session = Session("anna", None, events[0].time, events[0].time, segments=[()])
+        for one in events:
+            assert not self.sessions.advance(session, one.time)
+            self.sessions.apply(session, one)
+        assert self.sessions.advance(session, events[-1].time + GAP + 1)
+        return {field: self.total["compare", field] for field in ("judged", "hesitant")}
+
+
+def stay(seconds: float) -> list[Event]:
+    """A visit to `compare` that shows life every ten seconds."""
+    return [view(0, COMPARE), *(event("page_pinged", float(at)) for at in range(10, int(seconds), 10))]
+
+
+def test_who_dwells_like_those_who_leave_is_hesitant_once() -> None:
+    assert Counted().run(*stay(290), view(290, DECIDE)) == {"judged": 1, "hesitant": 1}
+
+
+def test_who_moves_on_like_the_others_is_judged_and_not_hesitant() -> None:
+    assert Counted().run(*stay(20), view(20, DECIDE)) == {"judged": 1, "hesitant": 0}
+
+
+def test_where_those_who_move_on_read_as_long_reading_long_is_no_hesitation() -> None:
+    readers = Counted(stayers_dwell_s=200.0, advancers_dwell_s=200.0)
+    assert readers.run(*stay(290), view(290, DECIDE)) == {"judged": 1, "hesitant": 0}
+
+
+def test_a_step_is_judged_once_even_if_signals_come_after_the_last_mark() -> None:
+    dead = [event("clicked", 400.0 + i, properties={"dead": True}) for i in range(3)]
+    readers = Counted(stayers_dwell_s=200.0, advancers_dwell_s=200.0)
+    assert readers.run(*stay(390), *dead, view(500, DECIDE)) == {"judged": 1, "hesitant": 0}
+
+
+def test_a_signal_decides_at_once() -> None:
+    dead = event("clicked", 2, properties={"dead": True})
+    assert Counted().run(view(0, COMPARE), dead, dead, view(3, DECIDE)) == {"judged": 1, "hesitant": 1}
+
+
+def test_nobody_is_judged_before_the_model_knows_the_stage() -> None:
+    dead = event("clicked", 2, properties={"dead": True})
+    assert Counted(learnt=50).run(view(0, COMPARE), dead, view(3, DECIDE)) == {"judged": 0, "hesitant": 0}
+
+
+def test_the_model_learns_from_steps_that_were_looked_at_only() -> None:
+    counted = Counted()
+    before = counted.model.state.steps
+    counted.run(view(0, COMPARE), view(10, DECIDE))
+    assert counted.model.state.steps == before
+    counted.run(view(0, COMPARE), view(16, DECIDE))
+    assert counted.model.state.steps == before + 1
+
+
+def test_labels_known_later_count_from_then_on_and_the_first_value_stays() -> None:
+    stage = sessionizer()
+    events = [view(0, DISCOVER), view(5, COMPARE, segment={"device": "mobile"}), view(9, COMPARE, segment={"device": "tv"})]
+    counts = [stage.apply(frame(section(events, 100_000)), 0)]
+    mobile = tally(counts, (("device", "mobile"),))
+    assert mobile["compare", "dropped"] == 1
+    assert tally(counts, (("device", "tv"),)) == {}
+    assert mobile["discover", "entered"] == 0
+
+
+def test_a_step_is_counted_in_the_bucket_in_which_it_began_and_its_end_where_it_ended() -> None:
+    stage = sessionizer()
+    counts = stage.apply(frame(section([view(0, DISCOVER), view(25, COMPARE)], 100_000)), 0)
+    assert counts is not None
+    where = {(cell.ts - T0, cell.stage, field) for cell in counts.cells for field in cell.counts if cell.segment == ()}
+    assert {(0, "discover", "entered"), (20, "discover", "advanced"), (20, "compare", "entered")} <= where
+    assert (1820, "compare", "dropped") in where  # 25 s + gap, in the bucket that holds that moment
