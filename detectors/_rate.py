@@ -56,6 +56,12 @@ class RateDetector(Detector[RateObservation, RateParams]):
     worse: ClassVar[Side]
     cases: ClassVar[str] = "cases"
     shares: ClassVar[dict[str, str]] = {}
+    _fields: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls) -> None:
+        """Note which fields it reads: most buckets hold none of them."""
+        super().__init_subclass__()
+        cls._fields = frozenset((*getattr(cls, "hits", ()), *getattr(cls, "trials", ()), *cls.shares))
 
     def __init__(self, params: RateParams) -> None:
         """Start with nothing learnt."""
@@ -65,14 +71,13 @@ class RateDetector(Detector[RateObservation, RateParams]):
     @classmethod
     def look(cls, bucket: Bucket, params: RateParams) -> RateObservation | None:
         """Hits and trials of the bucket; None for other stages and where there is nothing."""
-        if params.stages and bucket.stage not in params.stages:
+        if cls._fields.isdisjoint(bucket.counts) or (params.stages and bucket.stage not in params.stages):
             return None
         get = bucket.counts.get
-        n = sum(get(name, 0) for name in cls.trials)
-        shares = tuple(get(name, 0) for name in cls.shares)
-        if not n and not any(shares):
-            return None
-        return RateObservation(bucket.ts, sum(get(name, 0) for name in cls.hits), n, shares)
+        n = sum([get(name, 0) for name in cls.trials])
+        return RateObservation(
+            bucket.ts, sum([get(name, 0) for name in cls.hits]), n, tuple([get(name, 0) for name in cls.shares])
+        )
 
     def observe(self, x: RateObservation) -> Verdict:
         """Learn from hits and trials and judge their rate."""

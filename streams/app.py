@@ -13,13 +13,13 @@ from typing import Any
 import faust
 from mode import CrashingSupervisor
 
-from streams.checkpoints import CheckpointStore
 from streams.ingest_service import Ingest
 from streams.kafka import aiokafka_options, faust_brokers, faust_credentials
 from streams.metrics import MetricsServer, stage_latency
 from streams.outbox import Outbox
 from streams.settings import Settings
 from streams.stage import ExactStage, Unit
+from streams.store import CheckpointStore
 from streams.topics import Topics
 from streams.units import Plan, SessionizeUnit, WatchUnit
 
@@ -46,7 +46,9 @@ class Line:
         self.app = _faust_app(settings)
         self.outbox = Outbox(settings)
         self.latency = stage_latency()
-        self.sessionize = self._stage("sessionize", settings.topics.events, settings.topics.sessions_state, SessionizeUnit)
+        self.sessionize = self._stage(
+            "sessionize", settings.topics.events, settings.topics.sessions_state, SessionizeUnit
+        )
         self.watch = self._stage("watch", settings.topics.counts, settings.topics.watch_state, WatchUnit)
         self.ingest = Ingest(settings, self.outbox) if ingest else None
         # Started in this order before Faust's own services, stopped in reverse: the producer outlives the agents.

@@ -88,7 +88,9 @@ class Backtest:
         began = time.monotonic()
         topics = topic_names(self._settings, len(files))
         door = self._door(topics, [file.wire_format or self._fmt for file in files])
-        feeds = [Feed(topic, iter(file), file.wire_format or self._fmt) for topic, file in zip(topics, files, strict=True)]
+        feeds = [
+            Feed(topic, iter(file), file.wire_format or self._fmt) for topic, file in zip(topics, files, strict=True)
+        ]
         for feed, messages in side_by_side(feeds):
             self._take(door, feed, messages)
             self._drain(door)
@@ -148,7 +150,10 @@ class Backtest:
             raise TrustwatchError(f"accounting does not add up: {entered} items came in, {consumed} are accounted for")
         dead: dict[str, int] = {}
         errors: dict[str, int] = {}
-        for counter, parts in ((dead, [t.dead_letters for t in totals]), (errors, [w.state.errors for w in self.watchers])):
+        for counter, parts in (
+            (dead, [t.dead_letters for t in totals]),
+            (errors, [w.state.errors for w in self.watchers]),
+        ):
             for part in parts:
                 for name, count in part.items():
                     counter[name] = counter.get(name, 0) + count

@@ -1,24 +1,21 @@
-"""Checkpoints: (offset of the last applied message, state) of each partition, in a compacted topic.
+"""Checkpoints as data: (offset of the last applied message, state) of one partition, as records of a compacted topic.
 
 A checkpoint is one head record that names its chunks. Chunks go alternately to two slots and the head is written after
-them, so a crash at any moment leaves the previous checkpoint whole. Acknowledged means: on all in-sync replicas.
+them, so a crash at any moment leaves the previous checkpoint whole. `streams.store` keeps them in Kafka.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams.errors import CheckpointRefused
 from streams.frames import UNREADABLE
 
 HEAD: Final = b"head"
-log = logging.getLogger(__name__)
+StateT = TypeVar("StateT", bound=msgspec.Struct)
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True):
@@ -84,77 +81,21 @@ def chunk_key(slot: int, index: int) -> bytes:
     return f"{slot}/{index}".encode()
 
 
-class CheckpointStore:
-    """Reads and writes the checkpoints of one stage.
+def pack(version: int, parameters: str, state: msgspec.Struct) -> bytes:
+    """A state as data, with what it depends on."""
+    return msgspec.msgpack.encode((version, parameters, state))
 
-    Args:
-        topic: compacted topic with as many partitions as the stage's source.
-        options: connection settings of aiokafka.
-        producer: gives the producer, with acks=all, once it is connected.
-        chunk_bytes: largest record.
+
+def unpack(blob: bytes, state: type[StateT], version: int, parameters: str, where: str) -> StateT:
+    """The state that `pack` wrote.
+
+    Raises:
+        CheckpointRefused: it is no such state, or one of another version or made with other parameters.
     """
-
-    def __init__(
-        self, topic: str, options: dict[str, Any], producer: Callable[[], Awaitable[AIOKafkaProducer]], chunk_bytes: int
-    ) -> None:
-        self._topic = topic
-        self._options = options
-        self._producer = producer
-        self._chunk_bytes = chunk_bytes
-        self._slots: dict[int, int] = {}
-
-    async def load(self, partition: int) -> Checkpoint | None:
-        """The last durable checkpoint of a partition; None if there is none.
-
-        Raises:
-            CheckpointRefused: it is damaged.
-        """
-        records = await read_compacted(self._topic, partition, self._options)
-        found = from_records(records, f"{self._topic}[{partition}]")
-        if found is None:
-            return None
-        checkpoint, self._slots[partition] = found
-        return checkpoint
-
-    async def save(self, partition: int, checkpoint: Checkpoint) -> int:
-        """Write a checkpoint; returns its size in bytes once it is durable."""
-        slot = 1 - self._slots.get(partition, 1)
-        *chunks, head = to_records(checkpoint, slot, self._chunk_bytes)
-        for future in [await self._send(partition, *record) for record in chunks]:
-            await future
-        await (await self._send(partition, *head))
-        if chunks:
-            self._slots[partition] = slot
-        return len(checkpoint.state)
-
-    async def _send(self, partition: int, key: bytes, value: bytes) -> Any:
-        producer = await self._producer()
-        return await producer.send(self._topic, value=value, key=key, partition=partition)
-
-
-async def read_compacted(topic: str, partition: int, options: dict[str, Any]) -> dict[bytes, bytes]:
-    """The newest value of each key of one partition.
-
-    Reads until the end offset and then until a fetch comes back empty, because the embedded broker understates the end.
-    """
-    consumer = AIOKafkaConsumer(
-        **options, enable_auto_commit=False, auto_offset_reset="earliest", max_partition_fetch_bytes=16_000_000
-    )
-    await consumer.start()
     try:
-        where = TopicPartition(topic, partition)
-        consumer.assign([where])
-        await consumer.seek_to_beginning(where)
-        end = (await consumer.end_offsets([where]))[where]
-        records: dict[bytes, bytes] = {}
-        while True:
-            fetched = (await consumer.getmany(where, timeout_ms=300)).get(where, [])
-            for record in fetched:
-                if record.value is None:
-                    records.pop(record.key, None)
-                else:
-                    records[record.key] = record.value
-            if not fetched and await consumer.position(where) >= end:
-                return records
-    finally:
-        await consumer.stop()
+        found_version, found_parameters, found = msgspec.msgpack.decode(blob, type=tuple[int, str, state])  # type: ignore[valid-type]
+    except UNREADABLE as error:
+        raise CheckpointRefused(f"state of {where} cannot be read: {error}") from error
+    if (found_version, found_parameters) != (version, parameters):
+        raise CheckpointRefused(f"state of {where} has version {found_version}, or was made with other parameters")
+    return found

@@ -1,7 +1,7 @@
 """The command `trustwatch`.
 
-Exit codes: 0 fine, 1 the check or run failed, 2 bad usage or configuration (the message names the knob). Bad input never
-ends in a traceback. What a program reads goes to standard output as JSON, what a person reads to standard error.
+Exit codes: 0 fine, 1 the check or run failed, 2 bad usage or configuration (the message names the knob). Bad input
+never ends in a traceback. What a program reads goes to standard output as JSON, progress to standard error.
 """
 
 from __future__ import annotations
@@ -89,9 +89,13 @@ def ingest(loglevel: str) -> int:
 @click.argument("files", nargs=-1, required=True, type=FILES)
 @click.option("--format", "fmt", help="wire format; default: told apart by shape")
 @click.option("--map", "mapping", type=FILES, help="mapping YAML of CSV and Parquet files")
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="event seconds per second; default: full speed")
+@click.option(
+    "--speed", type=click.FloatRange(min=0, min_open=True), help="event seconds per second; default: full speed"
+)
 @click.option("--topic", help="raw topic; default: the first of topics.raw")
-@click.option("--close/--no-close", default=True, show_default=True, help="end with a punctuation that closes all sessions")
+@click.option(
+    "--close/--no-close", default=True, show_default=True, help="end with a punctuation that closes all sessions"
+)
 def replay(
     files: tuple[Path, ...], fmt: str | None, mapping: Path | None, speed: float | None, topic: str | None, close: bool
 ) -> int:
@@ -114,7 +118,9 @@ def replay(
 @click.option("--map", "mapping", type=FILES, help="mapping YAML of CSV and Parquet files")
 @click.option("--detectors", "only", help="comma-separated names; default: all")
 @click.option("--set", "sets", multiple=True, metavar="DETECTOR.PARAM=VALUE", help="a detector's parameter; repeatable")
-@click.option("--out", "out_file", type=click.Path(dir_okay=False, path_type=Path), help="write findings, JSON, one a line")
+@click.option(
+    "--out", "out_file", type=click.Path(dir_okay=False, path_type=Path), help="write findings, JSON, one a line"
+)
 @click.option("--json", "as_json", is_flag=True, help="end with one JSON object")
 def backtest(
     files: tuple[Path, ...], fmt: str | None, mapping: Path | None, only: str | None, sets: tuple[str, ...],
@@ -143,7 +149,9 @@ def backtest(
 @click.option("--out", "out_file", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="events, native JSON Lines (.gz packs them); the truth goes beside it")  # fmt: skip
 @click.option("--erosion", "specs", multiple=True, metavar="SPEC", help="KIND[:label=value,…]@DAY[xSIZE]; repeatable")
-@click.option("--days", default=14.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="days to simulate")
+@click.option(
+    "--days", default=14.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="days to simulate"
+)
 @click.option("--seed", default=1, show_default=True, help="same seed, same events")
 @click.option("--sessions", default=500, show_default=True, type=click.IntRange(min=1), help="web sessions a day")
 @click.option("--leads", default=160, show_default=True, type=click.IntRange(min=0), help="leads a day")
@@ -156,7 +164,10 @@ def simulate(out_file: Path, specs: tuple[str, ...], days: float, seed: int, ses
     events = events_of(days, seed, erosions, sessions_per_day=sessions, leads_per_day=leads)
     with err.status("simulating"):
         truth = write(events, out_file, days=days, seed=seed, erosions=erosions)
-    err.print(f"{truth.events:,} events, {truth.persons:,} people, {len(truth.erosions)} erosions: {out_file}", highlight=False)
+    err.print(
+        f"{truth.events:,} events, {truth.persons:,} people, {len(truth.erosions)} erosions: {out_file}",
+        highlight=False,
+    )
     return 0
 
 

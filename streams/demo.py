@@ -1,8 +1,8 @@
 """`trustwatch demo`: the whole line on one machine, without Docker or Java, ending by itself within a minute.
 
-An embedded broker, the shipped sample in Segment and HubSpot form, a replay at speed, and the real worker as a process of
-its own. The sample holds known erosion (`streams/sample/truth.json`); the demo succeeds only if every event is accounted
-for and every injected erosion was found.
+An embedded broker, the shipped sample in Segment and HubSpot form, a replay at speed, and the real worker as a process
+of its own. The sample holds known erosion (`streams/sample/truth.json`); the demo succeeds only if every event is
+accounted for and every injected erosion was found.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def _render(view: View) -> Group:
         ("watched streams", "trustwatch_watched_streams"), ("open findings", "trustwatch_open_findings"),
     ):  # fmt: skip
         numbers.add_row(name, f"{get(metric, 0.0):>10,.0f}")
-    until = iso(view.until)[:16].replace("T", " ") if view.until != NEVER else "–"
+    until = iso(view.until)[:16].replace("T", " ") if view.until != NEVER else "-"
     numbers.add_row("judged until", f"{until:>10}")
     line = Text("web + CRM → ingest → sessionize → combine → detect → judge → /metrics", style="bold")
     return Group(line, Text(view.phase, style="dim"), ProgressBar(total=1.0, completed=view.share, width=66), numbers)
@@ -280,7 +280,8 @@ def _tell(outcome: Outcome, console: Console, as_json: bool) -> None:
         return
     counts = outcome.accounting
     console.print(f"\n[bold]Events[/]  {outcome.events_sent:,} sent = {counts['applied']:,} applied"
-                  f" + {counts['duplicate']:,} duplicate + {counts['late']:,} late + {counts['dead_letter']:,} dead-lettered:"
+                  f" + {counts['duplicate']:,} duplicate + {counts['late']:,} late"
+                  f" + {counts['dead_letter']:,} dead-lettered:"
                   f" {'all accounted for' if outcome.accounted else '[red]they do not add up[/]'};"
                   f" {counts['steps']:,} journey steps", highlight=False)  # fmt: skip
     table = Table("injected", "where", "true onset", "found", "error", "noticed", title="Erosion", title_justify="left")
@@ -294,7 +295,9 @@ def _tell(outcome: Outcome, console: Console, as_json: bool) -> None:
     console.print(table)
     console.print("[bold]Findings[/]")
     for finding in outcome.findings:
-        console.print(f"  {finding.summary}", highlight=False, markup=False, style="dim" if finding.resolved_at else None)
+        console.print(
+            f"  {finding.summary}", highlight=False, markup=False, style="dim" if finding.resolved_at else None
+        )
     console.print(f"\nMetrics were at {outcome.metrics_url} (--keep leaves them up). {outcome.seconds:.0f} s in all.",
                   highlight=False)  # fmt: skip
     console.print("[green]All found, all accounted for.[/]" if outcome.ok else "[red]The demo failed.[/]")

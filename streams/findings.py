@@ -174,7 +174,8 @@ def summarise(title: str, verdict: Verdict, segment: Mapping[str, str], unit: st
 
     >>> verdict = Verdict("alert", before=0.45, after=0.3, n_after=410)
     >>> summarise("Early drop-off", verdict, {"stage": "evaluate", "device": "mobile"}, "ratio", "2026-03-01T10:00:00Z")
-    'Early drop-off at evaluate (device=mobile): 45.0 % before, 30.0 % since 2026-03-01 10:00 UTC, worse, on 410 observations.'
+    'Early drop-off at evaluate (device=mobile): 45.0 % before, 30.0 % since 2026-03-01 10:00 UTC, worse, on 410
+    observations.'
     """
     labels = ", ".join(f"{label}={value}" for label, value in segment.items() if label != "stage")
     place = segment["stage"] if segment["stage"] != LEADS or not labels else ""
@@ -182,8 +183,8 @@ def summarise(title: str, verdict: Verdict, segment: Mapping[str, str], unit: st
     since = onset[:16].replace("T", " ")
     kind = f" [{verdict.kind}]" if verdict.kind else ""
     return (
-        f"{title}{kind} {where}: {_amount(verdict.before, unit)} before, {_amount(verdict.after, unit)} since {since} UTC,"
-        f" {verdict.direction}, on {verdict.n_after} observations."
+        f"{title}{kind} {where}: {_amount(verdict.before, unit)} before, {_amount(verdict.after, unit)}"
+        f" since {since} UTC, {verdict.direction}, on {verdict.n_after} observations."
     )
 
 

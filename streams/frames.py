@@ -127,7 +127,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 UNREADABLE: Final = (ValueError, TypeError, RecursionError)
-"""What decoding foreign bytes may raise: msgspec lets bad UTF-8, a missing value and deep nesting through as they are."""
+"""What decoding foreign bytes may raise: bad UTF-8, a missing value and deep nesting are no DecodeError."""
 
 encode = msgspec.msgpack.Encoder().encode
 decode_frame = msgspec.msgpack.Decoder(Frame).decode

@@ -1,7 +1,7 @@
 """Ingest on Kafka: batches of raw messages in, acknowledged frames out, then the offsets.
 
-A raw offset is committed only after the frames that hold its events are on all in-sync replicas. What is read again after
-a crash is recognised downstream by its place, so it is neither lost nor counted twice.
+A raw offset is committed only after the frames that hold its events are on all in-sync replicas. What is read again
+after a crash is recognised downstream by its place, so it is neither lost nor counted twice.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Ingest(Service):  # type: ignore[misc]
             fetched = await self._consumer.getmany(
                 timeout_ms=int(ingest.poll_s * 1000), max_records=ingest.batch_events
             )
-            assert self.door is not None  # noqa: S101 - made in on_start
+            assert self.door is not None
             now = time.time()
             for where, messages in fetched.items():
                 self._take(self.door, where, messages, now)
@@ -142,7 +142,7 @@ class Ingest(Service):  # type: ignore[misc]
 
     async def assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Resume each partition with the clock that its committed offset carries."""
-        assert self.door is not None  # noqa: S101 - made in on_start
+        assert self.door is not None
         clocks = await self._clocks(list(partitions))
         for where, (offset, clock) in clocks.items():
             self.door.open_source(_source(where), clock)
@@ -180,7 +180,9 @@ class Ingest(Service):  # type: ignore[misc]
             await admin.close()
         counts = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
         if missing := [name for name in names if not counts.get(name)]:
-            raise TopicMismatch(f"raw topic {missing[0]!r} does not exist; create it, or run `trustwatch topics create`")
+            raise TopicMismatch(
+                f"raw topic {missing[0]!r} does not exist; create it, or run `trustwatch topics create`"
+            )
         return counts
 
 
@@ -208,5 +210,7 @@ def _parse_clock(committed: Any) -> tuple[int, float]:
     try:
         return committed.offset, float(committed.metadata)
     except (TypeError, ValueError):
-        log.warning("ingest: committed offset %d carries no clock; the source's watermark starts anew", committed.offset)
+        log.warning(
+            "ingest: committed offset %d carries no clock; the source's watermark starts anew", committed.offset
+        )
         return committed.offset, NEVER

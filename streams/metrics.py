@@ -1,8 +1,9 @@
 """Every metric name, and the `/metrics` endpoint.
 
-Counts that must be exact come out of the checkpointed state of the partitions that this worker owns, read when Prometheus
-scrapes: nothing is updated per event, nothing goes stale after a rebalance. The server runs in a thread, so rendering
-never stalls the line; it reads dicts of the event loop through `list(...)`, which copies them in one step under the GIL.
+Counts that must be exact come out of the checkpointed state of the partitions that this worker owns, read when
+Prometheus scrapes: nothing is updated per event, nothing goes stale after a rebalance. The server runs in a thread, so
+rendering never stalls the line; it reads the line's dicts through `list(...)`, which copies them in one step under the
+GIL.
 """
 
 from __future__ import annotations
@@ -63,9 +64,12 @@ class MetricsServer(Service):  # type: ignore[misc]
 def stage_latency() -> Histogram:
     """The histogram of a worker; observed once a batch, exported with the rest."""
     return Histogram(
-        "trustwatch_stage_latency_seconds", "Seconds from a message of a stage's topic to its durable effects.", ["stage"],
-        registry=None, buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
-    )  # fmt: skip
+        "trustwatch_stage_latency_seconds",
+        "Seconds from a message of a stage's topic to its durable effects.",
+        ["stage"],
+        registry=None,
+        buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
+    )
 
 
 class LineCollector(Collector):
@@ -92,9 +96,12 @@ class LineCollector(Collector):
 
 
 def _ingest(ingest: Any) -> Iterator[Metric]:
-    items = CounterMetricFamily("trustwatch_ingest_items", "Items read from raw topics, by what became of them.",
-                                labels=["topic", "outcome"])  # fmt: skip
-    letters = CounterMetricFamily("trustwatch_dead_letters", "Items that could not be understood.", labels=["topic", "reason"])
+    items = CounterMetricFamily(
+        "trustwatch_ingest_items", "Items read from raw topics, by what became of them.", labels=["topic", "outcome"]
+    )
+    letters = CounterMetricFamily(
+        "trustwatch_dead_letters", "Items that could not be understood.", labels=["topic", "reason"]
+    )
     sums: dict[tuple[str, str], int] = {}
     topics = [topic.name for topic in ingest._settings.topics.raw]
     refused = {(topic, reason): 0 for topic in topics for reason in REASONS}
@@ -107,21 +114,30 @@ def _ingest(ingest: Any) -> Iterator[Metric]:
             items.add_metric([topic, outcome], sums.get((topic, outcome), 0))
     for key, count in refused.items():
         letters.add_metric(list(key), count)
-    behind = GaugeMetricFamily("trustwatch_ingest_lag_messages", "Raw messages not yet read.", labels=["topic", "partition"])
-    lag = GaugeMetricFamily("trustwatch_ingest_lag_seconds", "Age of the newest event read of a raw partition that is behind;"
-                            " 0 when all is read.", labels=["topic", "partition"])  # fmt: skip
+    behind = GaugeMetricFamily(
+        "trustwatch_ingest_lag_messages", "Raw messages not yet read.", labels=["topic", "partition"]
+    )
+    lag = GaugeMetricFamily(
+        "trustwatch_ingest_lag_seconds",
+        "Age of the newest event read of a raw partition that is behind; 0 when all is read.",
+        labels=["topic", "partition"],
+    )
     for where, count in list(ingest.behind.items()):
         labels = [where.topic, str(where.partition)]
         behind.add_metric(labels, count)
-        lag.add_metric(labels, max(0.0, time.time() - ingest.door.clock_of(f"{where.topic}/{where.partition}").time) if count else 0)
+        lag.add_metric(
+            labels,
+            max(0.0, time.time() - ingest.door.clock_of(f"{where.topic}/{where.partition}").time) if count else 0,
+        )
     yield from (items, letters, behind, lag)
     yield CounterMetricFamily("trustwatch_ingest_frames", "Frames sent.", value=ingest.frames)
 
 
 def _accounting(sessionizers: list[Sessionizer]) -> Iterator[Metric]:
     totals = [stage.state.totals for stage in sessionizers]
-    events = CounterMetricFamily("trustwatch_events", "Consumed items by outcome, exact across crashes; their sum is all.",
-                                 labels=["outcome"])  # fmt: skip
+    events = CounterMetricFamily(
+        "trustwatch_events", "Consumed items by outcome, exact across crashes; their sum is all.", labels=["outcome"]
+    )
     for outcome in OUTCOMES:
         value = sum(sum(t.dead_letters.values()) if outcome == "dead_letter" else getattr(t, outcome) for t in totals)
         events.add_metric([outcome], value)
@@ -138,8 +154,14 @@ def _accounting(sessionizers: list[Sessionizer]) -> Iterator[Metric]:
         yield CounterMetricFamily(name, meaning, value=sum(getattr(total, field) for total in totals))
     gauges = {
         "trustwatch_open_sessions": ("Open sessions.", sum(len(stage.state.sessions) for stage in sessionizers)),
-        "trustwatch_open_leads": ("Leads that wait for a horizon.", sum(len(stage.state.leads) for stage in sessionizers)),
-        "trustwatch_pending_events": ("Events that wait for the watermark.", sum(s.pending_events for s in sessionizers)),
+        "trustwatch_open_leads": (
+            "Leads that wait for a horizon.",
+            sum(len(stage.state.leads) for stage in sessionizers),
+        ),
+        "trustwatch_pending_events": (
+            "Events that wait for the watermark.",
+            sum(s.pending_events for s in sessionizers),
+        ),
         "trustwatch_remembered_ids": ("Event ids in the dedupe window.", sum(s.remembered_ids for s in sessionizers)),
     }
     for name, (meaning, value) in gauges.items():
@@ -150,9 +172,14 @@ def _stage(stage: ExactStage) -> Iterator[Metric]:
     stats, label = stage.stats, ["stage"]
     counters = {
         "trustwatch_stage_messages": ("Messages applied.", stats.messages),
-        "trustwatch_stage_skipped_messages": ("Messages skipped: applied before, or fetched before a seek.", stats.skipped),
+        "trustwatch_stage_skipped_messages": (
+            "Messages skipped: applied before, or fetched before a seek.",
+            stats.skipped,
+        ),
         "trustwatch_stage_refused_messages": (
-            "Messages that were none of ours.", sum(slot.unit.refused for slot in list(stage.slots.values()))),
+            "Messages that were none of ours.",
+            sum(slot.unit.refused for slot in list(stage.slots.values())),
+        ),
         "trustwatch_stage_busy_seconds": ("Seconds spent on batches, with sending and checkpoints.", stats.busy_s),
         "trustwatch_stage_batches": ("Batches handled.", stats.batches),
         "trustwatch_checkpoints": ("Checkpoints written.", stats.checkpoints),
@@ -160,16 +187,20 @@ def _stage(stage: ExactStage) -> Iterator[Metric]:
         "trustwatch_state_resets": ("Checkpoints refused: the state was rebuilt from the log.", stats.resets),
         "trustwatch_state_seeks": ("Times a gap was closed by seeking back.", stats.seeks),
         "trustwatch_state_gaps": ("Gaps that could not be closed: events lost to the state.", stats.gaps),
-    }  # fmt: skip
+    }
     for name, (meaning, value) in counters.items():
         family = CounterMetricFamily(name, meaning, labels=label)
         family.add_metric([stage.name], value)
         yield family
-    age = GaugeMetricFamily("trustwatch_checkpoint_age_seconds", "Seconds since the last checkpoint; grows while idle.",
-                            labels=["stage", "partition"])  # fmt: skip
+    age = GaugeMetricFamily(
+        "trustwatch_checkpoint_age_seconds",
+        "Seconds since the last checkpoint; grows while idle.",
+        labels=["stage", "partition"],
+    )
     size = GaugeMetricFamily("trustwatch_state_bytes", "Size of the last checkpoint.", labels=["stage", "partition"])
-    behind = GaugeMetricFamily("trustwatch_stage_lag_messages", "Messages of the stage's topic not yet applied.",
-                               labels=["stage", "partition"])  # fmt: skip
+    behind = GaugeMetricFamily(
+        "trustwatch_stage_lag_messages", "Messages of the stage's topic not yet applied.", labels=["stage", "partition"]
+    )
     for partition, slot in list(stage.slots.items()):
         labels = [stage.name, str(partition)]
         if slot.saved_at:
@@ -180,10 +211,16 @@ def _stage(stage: ExactStage) -> Iterator[Metric]:
 
 
 def _watermarks(line: Line) -> Iterator[Metric]:
-    reached = GaugeMetricFamily("trustwatch_watermark_timestamp_seconds", "Event time up to which all is processed.",
-                                labels=["stage", "partition"])  # fmt: skip
-    lag = GaugeMetricFamily("trustwatch_watermark_lag_seconds", "How far event time is behind the clock; the least of the"
-                            " partitions of this worker.", labels=["stage"])  # fmt: skip
+    reached = GaugeMetricFamily(
+        "trustwatch_watermark_timestamp_seconds",
+        "Event time up to which all is processed.",
+        labels=["stage", "partition"],
+    )
+    lag = GaugeMetricFamily(
+        "trustwatch_watermark_lag_seconds",
+        "How far event time is behind the clock; the least of the partitions of this worker.",
+        labels=["stage"],
+    )
     for stage in (line.sessionize, line.watch):
         marks = {partition: _reached(slot.unit.stage) for partition, slot in list(stage.slots.items())}
         known = {partition: mark for partition, mark in marks.items() if mark != NEVER}
@@ -203,7 +240,9 @@ def _trust(watchers: list[Watcher]) -> Iterator[Metric]:
     steps = CounterMetricFamily("trustwatch_steps", "Closed journey steps.", labels=[*where, "outcome"])
     judged = CounterMetricFamily("trustwatch_judged_steps", "Steps of which hesitation was decided.", labels=where)
     hesitant = CounterMetricFamily("trustwatch_hesitant_steps", "Steps called hesitant.", labels=where)
-    signals = CounterMetricFamily("trustwatch_micro_signals", "Steps that showed a micro-signal.", labels=[*where, "signal"])
+    signals = CounterMetricFamily(
+        "trustwatch_micro_signals", "Steps that showed a micro-signal.", labels=[*where, "signal"]
+    )
     dwell = CounterMetricFamily("trustwatch_step_dwell_seconds", "Time spent in closed steps.", labels=where)
     leads = CounterMetricFamily("trustwatch_leads", "Lead milestones.", labels=["segment", "milestone"])
     for watcher in watchers:
@@ -235,8 +274,12 @@ def _detectors(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:
             family.add_metric([detector], sum(getattr(watcher.state, field).get(detector, 0) for watcher in watchers))
         yield family
     labels = ["detector", "stage", "segment"]
-    score = GaugeMetricFamily("trustwatch_detector_score_ratio", "Last score of a watched stream: 0 fine, 1 worst.", labels=labels)
-    level = GaugeMetricFamily("trustwatch_detector_level", "Last level: 0 warming, 1 ok, 2 warn, 3 alert.", labels=labels)
+    score = GaugeMetricFamily(
+        "trustwatch_detector_score_ratio", "Last score of a watched stream: 0 fine, 1 worst.", labels=labels
+    )
+    level = GaugeMetricFamily(
+        "trustwatch_detector_level", "Last level: 0 warming, 1 ok, 2 warn, 3 alert.", labels=labels
+    )
     for watcher in watchers:
         for (detector, stage, segment), verdict in list(watcher.verdicts.items()):
             values = [detector, stage, segment_label(segment)]
@@ -244,8 +287,11 @@ def _detectors(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:
             level.add_metric(values, LEVELS.index(verdict.level))
     yield from (score, level)
     yield GaugeMetricFamily("trustwatch_watched_streams", "Watched streams.", value=sum(w.streams for w in watchers))
-    yield CounterMetricFamily("trustwatch_unwatched_observations", "Observations not watched: limits.streams was reached.",
-                              value=sum(watcher.state.unwatched for watcher in watchers))  # fmt: skip
+    yield CounterMetricFamily(
+        "trustwatch_unwatched_observations",
+        "Observations not watched: limits.streams was reached.",
+        value=sum(watcher.state.unwatched for watcher in watchers),
+    )
 
 
 def _findings(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:

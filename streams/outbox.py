@@ -45,7 +45,7 @@ class Outbox(Service):  # type: ignore[misc]
     async def producer(self) -> AIOKafkaProducer:
         """The producer, once it is connected."""
         await self._connected.wait()
-        assert self._producer is not None  # noqa: S101 - set before the event
+        assert self._producer is not None
         return self._producer
 
     async def send(self, records: Iterable[Record]) -> None:

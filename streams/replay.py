@@ -123,7 +123,9 @@ class Replay:
         try:
             found = self._producer.list_topics(topic, timeout=self._settings.kafka.request_timeout_s).topics[topic]
         except KafkaException as error:
-            raise BrokerUnavailable(f"kafka.bootstrap_servers {self._settings.kafka.bootstrap_servers}: {error}") from error
+            raise BrokerUnavailable(
+                f"kafka.bootstrap_servers {self._settings.kafka.bootstrap_servers}: {error}"
+            ) from error
         if found.error or not found.partitions:
             raise TopicMismatch(f"topic {topic!r} does not exist; create it, or run `trustwatch topics create`")
         return len(found.partitions)

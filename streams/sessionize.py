@@ -19,6 +19,7 @@ from zlib import crc32
 import msgspec
 
 from detectors._step_model import StepModel
+from streams.checkpoints import pack, unpack
 from streams.combine import LEADS, Combiner, Labels
 from streams.errors import CheckpointRefused
 from streams.events import CRM_TYPES, RANK, WEB_TYPES, Event
@@ -411,7 +412,7 @@ class Sessionizer:
     def snapshot(self) -> bytes:
         """The state as msgpack; equal states give equal bytes only through `digest_part`."""
         self._gather()
-        return msgspec.msgpack.encode((STATE_VERSION, self._parameters(), self.state))
+        return pack(STATE_VERSION, self._parameters(), self.state)
 
     def restore(self, blob: bytes) -> None:
         """Take up a state written by `snapshot`.
@@ -419,15 +420,12 @@ class Sessionizer:
         Raises:
             CheckpointRefused: it is no such state, or one of another version or other parameters.
         """
+        where = f"sessionize[{self._partition}]"
+        state = unpack(blob, State, STATE_VERSION, self._parameters(), where)
         try:
-            version, parameters, state = _DECODER.decode(blob)
-            if (version, parameters) != (STATE_VERSION, self._parameters()):
-                raise CheckpointRefused(
-                    f"state of sessionize[{self._partition}] has version {version}, or other parameters"
-                )
             self._adopt(state)
-        except UNREADABLE as error:
-            raise CheckpointRefused(f"state of sessionize[{self._partition}] cannot be read: {error}") from error
+        except UNREADABLE as error:  # the models within
+            raise CheckpointRefused(f"state of {where} cannot be read: {error}") from error
 
     def digest_part(self) -> bytes:
         """Canonical bytes of what the results depend on: sessions, leads, models, waiting events, accounting.
@@ -474,7 +472,6 @@ class Sessionizer:
         ]).decode()  # fmt: skip
 
 
-_DECODER: Final = msgspec.msgpack.Decoder(tuple[int, str, State])
 _MERSENNE_61: Final = 2**61 - 1
 
 

@@ -112,7 +112,8 @@ class IngestSettings(Section):
     idle_timeout_s: Positive = Field(10.0, description="quiet seconds after which a caught-up source stops holding the"
                                      " watermark back")  # fmt: skip
     hubspot_score_properties: tuple[str, ...] = Field(
-        ("hubspotscore", "hs_lead_score", "hs_predictivecontactscore_v2"), description="HubSpot properties that hold the lead score"
+        ("hubspotscore", "hs_lead_score", "hs_predictivecontactscore_v2"),
+        description="HubSpot properties that hold the lead score",
     )
 
 
@@ -252,11 +253,17 @@ class Settings(BaseSettings):
     """All knobs of trustwatch."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", nested_model_default_partial_update=True
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
     )
 
     app_id: str = Field("trustwatch", pattern=r"^[A-Za-z0-9._-]+$", description="prefix of consumer groups")
-    journey_file: Path | None = Field(None, description="YAML that maps pages and event types to stages; none: built in")
+    journey_file: Path | None = Field(
+        None, description="YAML that maps pages and event types to stages; none: built in"
+    )
     names_file: Path | None = Field(None, description="YAML with more vendor event names; none: only the built-in ones")
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()

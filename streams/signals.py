@@ -17,6 +17,7 @@ Times are gaps, so they come from the device's own clock where both events carry
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -114,7 +115,7 @@ def _clicked(traces: Traces, event: Event, settings: SignalSettings) -> str | No
 
 
 def _is_rage(clicks: list[Click], settings: SignalSettings) -> bool:
-    pairs = zip(clicks, clicks[1:], strict=False)
+    pairs = pairwise(clicks)
     if any(not 0 <= gap_s(earlier, later) <= settings.rage_window_s for earlier, later in pairs):
         return False
     first = clicks[0]

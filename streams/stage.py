@@ -21,8 +21,9 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from streams.checkpoints import Checkpoint, CheckpointStore
+from streams.checkpoints import Checkpoint
 from streams.errors import CheckpointRefused
+from streams.store import CheckpointStore
 
 SEEK_EVERY_S: Final = 5.0
 SEEK_TRIES: Final = 3
@@ -212,7 +213,9 @@ class ExactStage:
         slot.sought_at = now
         self.stats.seeks += 1
         self.stats.skipped += 1
-        log.warning("%s[%d]: offset %d follows %d, seeking to %d", self.name, partition, offset, slot.offset, slot.sought)
+        log.warning(
+            "%s[%d]: offset %d follows %d, seeking to %d", self.name, partition, offset, slot.offset, slot.sought
+        )
         await self._source.seek(partition, slot.sought)
         return False
 

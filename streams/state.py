@@ -1,4 +1,4 @@
-"""What the live line knows, read from its checkpoints: digest, accounting, findings. For `state`, `doctor` and tests."""
+"""What the live line knows, read from its checkpoints: digest, accounting, findings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from streams.checkpoints import from_records, read_compacted
+from streams.checkpoints import from_records
 from streams.errors import CheckpointRefused
 from streams.findings import Finding
 from streams.kafka import aiokafka_options
 from streams.sessionize import Sessionizer
 from streams.settings import Settings
+from streams.store import read_compacted
 from streams.units import Plan, state_digest
 from streams.watch import Watcher
 

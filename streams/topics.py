@@ -28,9 +28,13 @@ def specs(settings: Settings, *, raw: bool = True) -> list[TopicSpec]:
     topics = settings.topics
     size = {"max.message.bytes": str(topics.max_message_bytes)}
     log = size | {"cleanup.policy": "delete", "retention.ms": str(topics.retention_hours * HOUR_MS)}
-    # Checkpoints are rewritten every few seconds: small segments let compaction keep the topic, and a cold start, short.
+    # Checkpoints are rewritten every few seconds: small segments let compaction keep topic and cold start short.
     compacted = size | {"cleanup.policy": "compact"}
-    state = compacted | {"segment.bytes": str(64 * 1024 * 1024), "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
+    state = compacted | {
+        "segment.bytes": str(64 * 1024 * 1024),
+        "segment.ms": "600000",
+        "min.cleanable.dirty.ratio": "0.1",
+    }
     ours = [
         TopicSpec(topics.events, topics.events_partitions, log),
         TopicSpec(topics.counts, topics.counts_partitions, log),
@@ -141,6 +145,7 @@ def _differences(spec: TopicSpec, partitions: int, config: dict[str, str]) -> li
     for key, want in spec.config.items():
         have = config.get(key)
         if have is not None and have != want:
-            wrong.append(f"{spec.name}: {key} is {have}, should be {want}. Fix: kafka-configs.sh --alter --topic {spec.name}"
+            wrong.append(f"{spec.name}: {key} is {have}, should be {want}."
+                         f" Fix: kafka-configs.sh --alter --topic {spec.name}"
                          f" --add-config {key}={want}")  # fmt: skip
     return wrong

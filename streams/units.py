@@ -6,22 +6,37 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from hashlib import sha256
+from typing import Any, Generic, TypeVar
+
 import msgspec
 
 from detectors._step_model import StepModel, StepModelParams
 from streams.errors import ConfigError
 from streams.findings import Finding
-from streams.frames import UNREADABLE, Cell, Counts, decode_counts, decode_frame, encode, encode_json, partition_of
+from streams.frames import (
+    UNREADABLE,
+    Cell,
+    Counts,
+    Frame,
+    decode_counts,
+    decode_frame,
+    encode,
+    encode_json,
+    partition_of,
+)
 from streams.journey import Journey, load_journey
 from streams.sessionize import Sessionizer
-from streams.settings import Settings
+from streams.settings import Settings, TopicSettings
 from streams.stage import Record
 from streams.watch import Detectors, Watcher
 
 STEP_MODEL = "step_model"
 """Name under `detectors` of the parameters of the per-step model, which scores people and is no detector itself."""
 log = logging.getLogger(__name__)
+MessageT = TypeVar("MessageT")
+StageT = TypeVar("StageT", bound=Sessionizer | Watcher)
 
 
 class Plan:
@@ -38,15 +53,21 @@ class Plan:
     def __init__(self, settings: Settings, only: list[str] | None = None) -> None:
         self.settings = settings
         self.journey: Journey = load_journey(settings.journey_file)
-        overrides = {name: values for name, values in settings.detectors.items() if name != STEP_MODEL}
-        # Which stages are early is the journey's to say, unless the configuration does.
-        early = self.journey.stages[: (len(self.journey.stages) + 1) // 2]
-        overrides["early_dropoff"] = {"stages": early} | overrides.get("early_dropoff", {})
-        self.detectors = Detectors(overrides, only)
+        self.detectors = Detectors(self._parameters(), only)
         try:
             self._model_params = StepModelParams(**settings.detectors.get(STEP_MODEL, {}))
         except ValueError as error:
             raise ConfigError(f"detectors.{STEP_MODEL}: {error}") from error
+
+    def _parameters(self) -> dict[str, dict[str, Any]]:
+        """The configured parameters over those that follow from other settings, said once there."""
+        stages = self.journey.stages
+        followed: dict[str, dict[str, Any]] = {
+            "early_dropoff": {"stages": stages[: (len(stages) + 1) // 2]},
+            "lead_score_drift": {"bins": self.settings.leads.score_bins},
+        }
+        own = {name: values for name, values in self.settings.detectors.items() if name != STEP_MODEL}
+        return {name: followed.get(name, {}) | own.get(name, {}) for name in {*followed, *own}}
 
     def sessionizer(self, partition: int) -> Sessionizer:
         """The sessionize stage of one events partition."""
@@ -57,76 +78,73 @@ class Plan:
         return Watcher(self.settings, self.detectors, partition)
 
 
-class SessionizeUnit:
-    """frames → counts, one events partition.
+class _Unit(ABC, Generic[MessageT, StageT]):
+    """One partition of a pure stage, as the live line runs it.
 
     Attributes:
         stage: the pure state machine.
-        refused: messages that were no frame.
+        refused: messages that were none of ours.
     """
 
-    def __init__(self, plan: Plan, partition: int) -> None:
-        self.stage = plan.sessionizer(partition)
+    def __init__(self, stage: StageT, topics: TopicSettings, where: str) -> None:
+        self.stage = stage
         self.refused = 0
-        self._topics = plan.settings.topics
-        self._where = f"{plan.settings.topics.events}[{partition}]"
+        self._topics = topics
+        self._where = where
 
     def take(self, value: bytes, offset: int) -> list[Record]:
-        """Apply one frame; what is none is counted and passed over, the line goes on."""
+        """Apply one message; what is none of ours is counted and passed over, the line goes on."""
         try:
-            frame = decode_frame(value)
+            message = self._decode(value)
         except UNREADABLE:
             self.refused += 1
-            log.error("%s@%d: not a frame of ours; passed over. Who else writes to this topic?", self._where, offset)
+            log.error("%s@%d: not a message of ours; passed over. Who else writes to this topic?", self._where, offset)
             return []
-        counts = self.stage.apply(frame, offset)
-        if counts is None:
-            return []
-        return [
-            Record(self._topics.counts, target, b"", encode(part))
-            for target, part in split(counts, self._topics.counts_partitions)
-        ]
+        return self._apply(message, offset)
 
     def snapshot(self) -> bytes:
-        """See `Unit`."""
+        """The state as data."""
         return self.stage.snapshot()
 
     def restore(self, blob: bytes) -> None:
-        """See `Unit`."""
+        """Take up a state; raises CheckpointRefused."""
         self.stage.restore(blob)
 
+    @abstractmethod
+    def _decode(self, value: bytes) -> MessageT: ...
 
-class WatchUnit:
-    """counts → findings, one counts partition.
+    @abstractmethod
+    def _apply(self, message: MessageT, offset: int) -> list[Record]: ...
 
-    Attributes:
-        stage: the pure state machine.
-        refused: messages that were no counts.
-    """
+
+class SessionizeUnit(_Unit[Frame, Sessionizer]):
+    """frames → counts, one events partition."""
 
     def __init__(self, plan: Plan, partition: int) -> None:
-        self.stage = plan.watcher(partition)
-        self.refused = 0
-        self._topics = plan.settings.topics
-        self._where = f"{plan.settings.topics.counts}[{partition}]"
+        topics = plan.settings.topics
+        super().__init__(plan.sessionizer(partition), topics, f"{topics.events}[{partition}]")
 
-    def take(self, value: bytes, offset: int) -> list[Record]:
-        """Apply one message of counts; what is none is counted and passed over, the line goes on."""
-        try:
-            counts = decode_counts(value)
-        except UNREADABLE:
-            self.refused += 1
-            log.error("%s@%d: not counts of ours; passed over. Who else writes to this topic?", self._where, offset)
-            return []
-        return [finding_record(finding, self._topics.findings) for finding in self.stage.apply(counts)]
+    def _decode(self, value: bytes) -> Frame:
+        return decode_frame(value)
 
-    def snapshot(self) -> bytes:
-        """See `Unit`."""
-        return self.stage.snapshot()
+    def _apply(self, message: Frame, offset: int) -> list[Record]:
+        counts = self.stage.apply(message, offset)
+        parts = [] if counts is None else split(counts, self._topics.counts_partitions)
+        return [Record(self._topics.counts, target, b"", encode(part)) for target, part in parts]
 
-    def restore(self, blob: bytes) -> None:
-        """See `Unit`."""
-        self.stage.restore(blob)
+
+class WatchUnit(_Unit[Counts, Watcher]):
+    """counts → findings, one counts partition."""
+
+    def __init__(self, plan: Plan, partition: int) -> None:
+        topics = plan.settings.topics
+        super().__init__(plan.watcher(partition), topics, f"{topics.counts}[{partition}]")
+
+    def _decode(self, value: bytes) -> Counts:
+        return decode_counts(value)
+
+    def _apply(self, message: Counts, offset: int) -> list[Record]:
+        return [finding_record(finding, self._topics.findings) for finding in self.stage.apply(message)]
 
 
 def split(counts: Counts, partitions: int) -> list[tuple[int, Counts]]:

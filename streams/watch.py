@@ -14,8 +14,9 @@ import msgspec
 
 from detectors._base import Bucket, Detector, Params, Verdict
 from detectors._registry import build_params, discover, params_digest
+from streams.checkpoints import pack, unpack
 from streams.combine import merge
-from streams.errors import CheckpointRefused, ConfigError, DetectorFailed
+from streams.errors import ConfigError, DetectorFailed
 from streams.findings import Finding, Judge, JudgeState
 from streams.frames import NEVER, UNREADABLE, Counts, Segment
 from streams.settings import Settings
@@ -211,7 +212,7 @@ class Watcher:
     def snapshot(self) -> bytes:
         """The state as msgpack."""
         self._gather()
-        return msgspec.msgpack.encode((STATE_VERSION, self._parameters(), self.state))
+        return pack(STATE_VERSION, self._parameters(), self.state)
 
     def restore(self, blob: bytes) -> None:
         """Take up a state written by `snapshot`; detectors whose version or parameters changed start afresh.
@@ -219,20 +220,16 @@ class Watcher:
         Raises:
             CheckpointRefused: it is no such state, or one of another version or other partitions.
         """
-        try:
-            version, parameters, state = _DECODER.decode(blob)
-        except UNREADABLE as error:
-            raise CheckpointRefused(f"state of watch[{self._partition}] cannot be read: {error}") from error
-        if (version, parameters) != (STATE_VERSION, self._parameters()):
-            raise CheckpointRefused(f"state of watch[{self._partition}] has version {version}, or other parameters")
-        self._adopt(state)
+        self._adopt(unpack(blob, State, STATE_VERSION, self._parameters(), f"watch[{self._partition}]"))
 
     def digest_part(self) -> bytes:
         """Canonical bytes of what the results depend on: detector states, findings, counts not yet judged."""
         self._gather()
         state = self.state
         findings = [self._judge.state.findings[name] for name in sorted(self._judge.state.findings)]
-        return msgspec.json.encode((state.streams, findings, sorted(state.pending.items()), sorted(state.errors.items())))
+        return msgspec.json.encode(
+            (state.streams, findings, sorted(state.pending.items()), sorted(state.errors.items()))
+        )
 
     def _gather(self) -> None:
         state = self.state
@@ -264,13 +261,12 @@ class Watcher:
         try:
             instance.restore(stream.blob)
         except UNREADABLE:
-            log.warning("%s: stored state of %s %s refused, starts afresh", stream.detector, stream.stage, stream.segment)
+            log.warning(
+                "%s: stored state of %s %s refused, starts afresh", stream.detector, stream.stage, stream.segment
+            )
             return False
         return True
 
     def _parameters(self) -> str:
         topics, time = self._settings.topics, self._settings.time
         return f"{topics.events_partitions}/{topics.counts_partitions}/{time.bucket_s:g}"
-
-
-_DECODER: Final = msgspec.msgpack.Decoder(tuple[int, str, State])

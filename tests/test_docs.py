@@ -105,7 +105,7 @@ def test_a_part_that_no_document_has_is_named(project: Path, name: str, capsys: 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("<!-- generated: knobs -->\n<!-- /generated -->\n", "generated: knobs --> is no generated part; known: commands"),
+        ("<!-- generated: knobs -->\n<!-- /generated -->\n", "generated: knobs --> is no generated part; known: com"),
         ("<!-- generated: topics -->\nno end\n", "is not closed"),
         ("<!-- generated: topics -->\n<!-- generated: settings -->\n<!-- /generated -->\n", "is not closed"),
     ],

@@ -24,7 +24,9 @@ CRM = "lead_touched"
 
 
 def items(flush: Flush, target: int | None = None) -> list[Item]:
-    return [item for where, frame in flush.frames if target in (None, where) for s in frame.sections for item in s.items]
+    return [
+        item for where, frame in flush.frames if target in (None, where) for s in frame.sections for item in s.items
+    ]
 
 
 def marks(flush: Flush) -> list[Mark]:
@@ -62,7 +64,9 @@ def wire(i: int, kind: str, person: str, at: int) -> bytes | None:
 
 @given(MESSAGES)
 @hypothesis_settings(max_examples=80, deadline=None)
-def test_frames_never_lose_or_reorder_and_every_item_is_accounted_for(messages: list[tuple[str, str, int, bool]]) -> None:
+def test_frames_never_lose_or_reorder_and_every_item_is_accounted_for(
+    messages: list[tuple[str, str, int, bool]],
+) -> None:
     gate = door(SMALL, **{"web-events": 2})
     expected: Counter[tuple[str, int, int]] = Counter()
     frames: list[tuple[int, Frame]] = []
@@ -88,7 +92,7 @@ def test_frames_never_lose_or_reorder_and_every_item_is_accounted_for(messages: 
                 assert places == sorted(places)
                 found.update((s.source, place.offset, place.index) for place in places)
                 assert all(place > last.get((target, s.source), Place(-1, -1)) for place in places)
-            both = [thing.place for thing in (*s.marks, *s.items)]
+            both = [mark.place for mark in s.marks] + [item.place for item in s.items]
             last[target, s.source] = max(both, default=last.get((target, s.source), Place(-1, -1)))
     assert found == expected
     assert sum(gate.outcomes.values()) == sum(expected.values())
@@ -170,7 +174,7 @@ def test_what_is_no_web_event_is_never_late_but_due_at_the_first_open_moment(kin
 
 
 def test_how_sources_interleave_makes_nothing_late() -> None:
-    gate = door(**{"web-events": 2})
+    gate = door(None, **{"web-events": 2})
     gate.take(raws([native("clicked", 1000)], partition=0), NOW)
     gate.take(raws([native("clicked", 5)], partition=1), NOW)
     assert marks(gate.flush(NOW)) == []
@@ -247,7 +251,7 @@ def test_an_idle_source_is_told_with_the_seconds_it_was_quiet_and_wakes_with_an_
 
 
 def test_a_source_that_was_taken_away_is_told_no_more() -> None:
-    gate = door(**{"web-events": 2})
+    gate = door(None, **{"web-events": 2})
     gate.close_source("web-events/1")
     (frame,) = (frame for _, frame in take(gate, native("clicked", 1)).frames)
     assert [s.source for s in frame.sections] == ["web-events/0"]

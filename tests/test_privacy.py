@@ -159,8 +159,9 @@ def test_without_a_key_only_offline_work_is_possible() -> None:
 
 def test_offline_work_uses_the_key_that_is_set_so_that_it_equals_the_live_line() -> None:
     keyed = Settings(privacy={"pseudonym_key": "0123456789abcdef"})
-    assert Privacy.from_settings(keyed, offline=True).pseudonym("anna") == Privacy.from_settings(keyed).pseudonym("anna")
-
+    assert Privacy.from_settings(keyed, offline=True).pseudonym("anna") == Privacy.from_settings(keyed).pseudonym(
+        "anna"
+    )
 
 
 @given(st.text(max_size=200))

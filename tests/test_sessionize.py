@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streams.combine import merge
 from streams.errors import CheckpointRefused
-from streams.events import WEB_TYPES, Event
+from streams.events import WEB_TYPES
 from streams.frames import NEVER, Counts, Frame, Item, Mark, Place, Section
 from streams.ingest import Door, Raw
 from streams.leads import DAY_S
@@ -67,9 +67,11 @@ def run(
     streams: dict[tuple[str, int], list[bytes]], rng: random.Random, *, chunk: int = 10, re_read: bool = False,
     restart: bool = False, close: bool = True, settings: Settings = SETTINGS, frame_events: int | None = None,
 ) -> tuple[Sessionizer, dict[Any, dict[str, int]]]:  # fmt: skip
-    """Feed sources in random turns through a door into a sessionizer; returns it and the cells by bucket and segment."""
+    """Feed sources in random turns through a door into a sessionizer; returns it and the cells by bucket."""
     if frame_events:
-        settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"frame_events": frame_events})})
+        settings = settings.model_copy(
+            update={"ingest": settings.ingest.model_copy(update={"frame_events": frame_events})}
+        )
     gate = door(settings, web=2, crm=1)
     stage, cells, offset = sessionizer(settings), dict[Any, dict[str, int]](), 0
     left = {where: 0 for where in streams}
@@ -192,7 +194,11 @@ def test_every_item_ends_in_exactly_one_account(seed: int, re_read: bool) -> Non
 
 
 def test_marks_are_counted_by_outcome_and_reason_once() -> None:
-    marks = [Mark(Place(0, 0), "late"), Mark(Place(1, 0), "dead_letter", "empty"), Mark(Place(1, 1), "dead_letter", "empty")]
+    marks = [
+        Mark(Place(0, 0), "late"),
+        Mark(Place(1, 0), "dead_letter", "empty"),
+        Mark(Place(1, 1), "dead_letter", "empty"),
+    ]
     stage = sessionizer()
     for offset in range(2):
         stage.apply(frame(section([], 10, marks=marks)), offset)
@@ -257,7 +263,10 @@ def test_the_watermark_waits_until_all_sources_have_spoken() -> None:
 
 
 def test_the_watermark_is_that_of_the_slowest_source_minus_the_lateness() -> None:
-    assert watermark(frame(told(500), told(90, "crm/0"), sources=TWO), frame(told(200, "crm/0"), sources=TWO)) == [60, 170]
+    assert watermark(frame(told(500), told(90, "crm/0"), sources=TWO), frame(told(200, "crm/0"), sources=TWO)) == [
+        60,
+        170,
+    ]
 
 
 def test_idle_sources_do_not_hold_the_watermark_back() -> None:
@@ -465,7 +474,3 @@ def test_only_web_events_make_sessions() -> None:
     assert (stage.state.sessions, stage.state.leads, counted) == ({}, {}, Tally())
     assert stage.state.totals.applied == 3
     assert "email_opened" not in WEB_TYPES
-
-
-def test_events_are_typed() -> None:
-    assert isinstance(event("clicked", 0), Event)

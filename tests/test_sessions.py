@@ -42,7 +42,7 @@ def outcomes(counted: Tally) -> dict[str, str | list[str]]:
         pytest.param([EVALUATE, EVALUATE, "/product/b"], {"evaluate": "dropped"}, id="within-one-stage"),
         pytest.param([EVALUATE, COMPARE, EVALUATE, COMPARE],
                      {"evaluate": ["advanced", "advanced"], "compare": ["dropped", "returned"]}, id="to-and-fro"),
-        pytest.param(["/unknown", EVALUATE], {"discover": "advanced", "evaluate": "dropped"}, id="entry-of-an-unknown-page"),
+        pytest.param(["/unknown", EVALUATE], {"discover": "advanced", "evaluate": "dropped"}, id="unknown-page-first"),
         pytest.param([COMPARE, "/unknown"], {"compare": "dropped"}, id="unknown-page-stays-in-the-step"),
     ],
 )  # fmt: skip
@@ -132,7 +132,9 @@ def test_an_event_that_nobody_mapped_does_not_follow_a_session_that_has_ended(ot
     [(15.0, []), (15.5, [15]), (30.0, [15]), (61.0, [15, 30, 60]), (301.0, [15, 30, 60, 120, 300])],
 )
 def test_a_dwell_mark_counts_a_step_that_outlives_it(left_at: float, marks: list[int]) -> None:
-    _, counted = after(view(0, EVALUATE), view(left_at, COMPARE), view(left_at + 1, DECIDE), event("purchased", left_at + 2))
+    _, counted = after(
+        view(0, EVALUATE), view(left_at, COMPARE), view(left_at + 1, DECIDE), event("purchased", left_at + 2)
+    )
     assert [m for m in (15, 30, 60, 120, 300) if counted["evaluate", f"open_{m}"]] == marks
     assert all(counted["evaluate", f"open_{m}"] == 1 for m in marks)
     assert not counted["compare", "open_15"]
@@ -225,7 +227,11 @@ def test_the_model_learns_from_steps_that_were_looked_at_only() -> None:
 
 def test_labels_known_later_count_from_then_on_and_the_first_value_stays() -> None:
     stage = sessionizer()
-    events = [view(0, DISCOVER), view(5, COMPARE, segment={"device": "mobile"}), view(9, COMPARE, segment={"device": "tv"})]
+    events = [
+        view(0, DISCOVER),
+        view(5, COMPARE, segment={"device": "mobile"}),
+        view(9, COMPARE, segment={"device": "tv"}),
+    ]
     counts = [stage.apply(frame(section(events, 100_000)), 0)]
     mobile = tally(counts, (("device", "mobile"),))
     assert mobile["compare", "dropped"] == 1

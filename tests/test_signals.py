@@ -189,12 +189,13 @@ def test_field_return(visits: list[tuple[str, str]], signal: str | None) -> None
 
 
 def test_fields_of_the_same_name_in_two_forms_are_two() -> None:
-    assert told(field("changed", 0, "mail", "one"), field("focused", 1, "b"), field("focused", 2, "mail", "two"))[-1] is None
+    assert (
+        told(field("changed", 0, "mail", "one"), field("focused", 1, "b"), field("focused", 2, "mail", "two"))[-1]
+        is None
+    )
 
 
-@pytest.mark.parametrize(
-    ("kind", "signal"), [("searched", "repeated_search"), ("compared", "compare_loop")]
-)
+@pytest.mark.parametrize(("kind", "signal"), [("searched", "repeated_search"), ("compared", "compare_loop")])
 def test_the_third_time_in_one_step_is_the_signal(kind: str, signal: str) -> None:
     assert told(*(event(kind, float(i)) for i in range(5))) == [None, None, signal, None, None]
 

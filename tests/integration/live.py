@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from streams._process import free_port
 from streams.errors import CheckpointRefused
 from streams.settings import ENV_PREFIX, Settings, load_settings
 from streams.state import LineState, read_state
@@ -57,7 +56,11 @@ class LiveLine:
         environment = {**os.environ, **self._variables(), **{ENV_PREFIX + name: value for name, value in knobs.items()}}
         with log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "streams.cli", *command], env=environment, stdout=log, stderr=log, cwd=self.folder
+                [sys.executable, "-m", "streams.cli", *command],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
             )
         self.processes.append(process)
         return process
@@ -82,7 +85,9 @@ class LiveLine:
             for process in self.processes:
                 assert process.poll() in (None, 0, -signal.SIGKILL), self.logs()
             time.sleep(STATE_EVERY_S)
-        raise AssertionError(f"not done after {timeout_s} s: {state and state.accounting} {state and state.until}\n{self.logs()}")
+        raise AssertionError(
+            f"not done after {timeout_s} s: {state and state.accounting} {state and state.until}\n{self.logs()}"
+        )
 
     def state(self) -> LineState:
         """What the checkpoints say now."""
@@ -101,7 +106,9 @@ class LiveLine:
 
     def logs(self) -> str:
         """The ends of all logs."""
-        ends = (f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in sorted(self.folder.glob("*.log")))
+        ends = (
+            f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in sorted(self.folder.glob("*.log"))
+        )
         return "\n".join(ends)
 
     def _variables(self) -> dict[str, str]:

@@ -154,7 +154,9 @@ def test_garbage_never_stops_the_line_and_each_piece_is_a_dead_letter_with_its_r
 ) -> None:
     path = tmp_path / "garbage.jsonl"
     good = [
-        json.dumps({"id": f"v{n}", "type": "page_viewed", "time": 1767600000 + n, "person": f"p{n % 9}", "page": "/"}).encode()
+        json.dumps(
+            {"id": f"v{n}", "type": "page_viewed", "time": 1767600000 + n, "person": f"p{n % 9}", "page": "/"}
+        ).encode()
         for n in range(200)
     ]
     lines = [message for pair in zip(good, GARBAGE * 11, strict=False) for message in pair]
