@@ -11,6 +11,7 @@ import tempfile
 from typing import Any
 
 import faust
+from faust.exceptions import ConsumerNotStarted
 from mode import CrashingSupervisor
 
 from streams.ingest_service import Ingest
@@ -43,7 +44,8 @@ class Line:
     def __init__(self, settings: Settings, *, ingest: bool = True, stages: bool = True) -> None:
         self.settings = settings
         self.plan = Plan(settings)
-        self.app = _faust_app(settings)
+        self._folder = tempfile.TemporaryDirectory(prefix="trustwatch-")  # Faust wants one; gone with the process
+        self.app = _faust_app(settings, self._folder.name)
         self.outbox = Outbox(settings)
         self.latency = stage_latency()
         self.sessionize = self._stage(
@@ -105,7 +107,10 @@ class _FaustSource:
         await self._app.consumer.seek(faust.types.TP(self._topic, partition), offset)
 
     def end(self, partition: int) -> int | None:
-        end: int | None = self._app.consumer.highwater(faust.types.TP(self._topic, partition))
+        try:
+            end: int | None = self._app.consumer.highwater(faust.types.TP(self._topic, partition))
+        except (ConsumerNotStarted, AssertionError):  # starting, or just revoked: a scrape must not fail then
+            return None
         return end
 
 
@@ -127,7 +132,7 @@ def run(settings: Settings, *, ingest: bool = True, stages: bool = True, logleve
     return 0
 
 
-def _faust_app(settings: Settings) -> faust.App:
+def _faust_app(settings: Settings, datadir: str) -> faust.App:
     kafka = settings.kafka
     return faust.App(
         settings.app_id,
@@ -145,7 +150,7 @@ def _faust_app(settings: Settings) -> faust.App:
         topic_allow_declare=False,
         topic_disable_leader=True,
         store="memory://",
-        datadir=tempfile.mkdtemp(prefix="trustwatch-"),
+        datadir=datadir,
         web_enabled=False,
         value_serializer="raw",
         key_serializer="raw",

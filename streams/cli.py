@@ -7,7 +7,7 @@ never ends in a traceback. What a program reads goes to standard output as JSON,
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,14 @@ from streams.errors import ConfigError, TrustwatchError, UsageError
 from streams.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from streams.events import Event
     from streams.recorded import RecordedFile
 
 # Commands import what they need when they run: `trustwatch --help` should not load Faust and River.
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
+DAY_S = 86_400.0
 FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -162,8 +164,11 @@ def simulate(out_file: Path, specs: tuple[str, ...], days: float, seed: int, ses
 
     erosions = [parse_erosion(spec) for spec in specs]
     events = events_of(days, seed, erosions, sessions_per_day=sessions, leads_per_day=leads)
-    with err.status("simulating"):
-        truth = write(events, out_file, days=days, seed=seed, erosions=erosions)
+    columns = (TextColumn("simulate"), BarColumn(), TextColumn("day {task.completed:.0f} of {task.total:.0f}"))
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("simulate", total=days)
+        tracked = _by_day(events, lambda done: progress.update(task, completed=done))
+        truth = write(tracked, out_file, days=days, seed=seed, erosions=erosions)
     err.print(
         f"{truth.events:,} events, {truth.persons:,} people, {len(truth.erosions)} erosions: {out_file}",
         highlight=False,
@@ -267,7 +272,7 @@ def doctor(as_json: bool) -> int:
         marks = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]", "skip": "[dim]skip[/]"}
         for check in checks:
             out.print(f"{marks[check.result]:>6} [bold]{check.name}[/] ", end="")
-            out.print(check.message + (f" Fix: {check.fix}" if check.fix else ""), markup=False, highlight=False)
+            out.print(check.message + (f". Fix: {check.fix}" if check.fix else ""), markup=False, highlight=False)
     return 1 if any(check.result == "fail" for check in checks) else 0
 
 
@@ -305,6 +310,16 @@ def _write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         raise UsageError(f"--out {path}: cannot be written: {error.strerror}") from error
+
+
+def _by_day(events: Iterator[Event], tell: Callable[[float], object]) -> Iterator[Event]:
+    """The same events; tells after every thousand how many days they span so far."""
+    start = None
+    for number, event in enumerate(events):
+        start = event.time if start is None else start
+        if number % 1000 == 0:
+            tell((event.time - start) / DAY_S)
+        yield event
 
 
 def _check_format(fmt: str | None) -> None:

@@ -51,6 +51,7 @@ def aiokafka_options(kafka: KafkaSettings) -> dict[str, Any]:
 def kafka_python_options(kafka: KafkaSettings) -> dict[str, Any]:
     """Keyword arguments of kafka-python's clients."""
     options = _common(kafka) | {"ssl_context": _ssl_context(kafka)}
+    options["bootstrap_timeout_ms"] = options["request_timeout_ms"]
     if kafka.sasl_oauth_token_file and "sasl_mechanism" in options:
         options["sasl_oauth_token_provider"] = _FileToken(kafka.sasl_oauth_token_file)
     return options

@@ -86,8 +86,7 @@ class LineCollector(Collector):
         if line.ingest is not None:
             yield from _ingest(line.ingest)
         yield from _accounting(sessionizers)
-        for stage in (line.sessionize, line.watch):
-            yield from _stage(stage)
+        yield from _stages((line.sessionize, line.watch))
         yield from line.latency.collect()
         yield from _watermarks(line)
         yield from _trust(watchers)
@@ -125,10 +124,12 @@ def _ingest(ingest: Any) -> Iterator[Metric]:
     for where, count in list(ingest.behind.items()):
         labels = [where.topic, str(where.partition)]
         behind.add_metric(labels, count)
-        lag.add_metric(
-            labels,
-            max(0.0, time.time() - ingest.door.clock_of(f"{where.topic}/{where.partition}").time) if count else 0,
-        )
+        try:
+            reached = ingest.door.clock_of(f"{where.topic}/{where.partition}").time
+        except KeyError:  # revoked since `behind` was copied
+            continue
+        if reached != NEVER:
+            lag.add_metric(labels, max(0.0, time.time() - reached) if count else 0)
     yield from (items, letters, behind, lag)
     yield CounterMetricFamily("trustwatch_ingest_frames", "Frames sent.", value=ingest.frames)
 
@@ -168,45 +169,47 @@ def _accounting(sessionizers: list[Sessionizer]) -> Iterator[Metric]:
         yield GaugeMetricFamily(name, meaning, value=value)
 
 
-def _stage(stage: ExactStage) -> Iterator[Metric]:
-    stats, label = stage.stats, ["stage"]
+def _stages(stages: tuple[ExactStage, ...]) -> Iterator[Metric]:
     counters = {
-        "trustwatch_stage_messages": ("Messages applied.", stats.messages),
-        "trustwatch_stage_skipped_messages": (
-            "Messages skipped: applied before, or fetched before a seek.",
-            stats.skipped,
-        ),
-        "trustwatch_stage_refused_messages": (
-            "Messages that were none of ours.",
-            sum(slot.unit.refused for slot in list(stage.slots.values())),
-        ),
-        "trustwatch_stage_busy_seconds": ("Seconds spent on batches, with sending and checkpoints.", stats.busy_s),
-        "trustwatch_stage_batches": ("Batches handled.", stats.batches),
-        "trustwatch_checkpoints": ("Checkpoints written.", stats.checkpoints),
-        "trustwatch_checkpoint_seconds": ("Seconds spent on checkpoints.", stats.checkpoint_s),
-        "trustwatch_state_resets": ("Checkpoints refused: the state was rebuilt from the log.", stats.resets),
-        "trustwatch_state_seeks": ("Times a gap was closed by seeking back.", stats.seeks),
-        "trustwatch_state_gaps": ("Gaps that could not be closed: events lost to the state.", stats.gaps),
+        "trustwatch_stage_messages": ("Messages applied.", "messages"),
+        "trustwatch_stage_skipped_messages": ("Messages skipped: applied before, or fetched before a seek.", "skipped"),
+        "trustwatch_stage_busy_seconds": ("Seconds spent on batches, with sending and checkpoints.", "busy_s"),
+        "trustwatch_stage_batches": ("Batches handled.", "batches"),
+        "trustwatch_checkpoints": ("Checkpoints written.", "checkpoints"),
+        "trustwatch_checkpoint_seconds": ("Seconds spent on checkpoints.", "checkpoint_s"),
+        "trustwatch_state_resets": ("Checkpoints refused: the state was rebuilt from the log.", "resets"),
+        "trustwatch_state_seeks": ("Times a gap was closed by seeking back.", "seeks"),
+        "trustwatch_state_gaps": ("Gaps that could not be closed: events lost to the state.", "gaps"),
     }
-    for name, (meaning, value) in counters.items():
-        family = CounterMetricFamily(name, meaning, labels=label)
-        family.add_metric([stage.name], value)
+    # One family for both stages: a name that is described twice is no valid exposition.
+    for name, (meaning, field) in counters.items():
+        family = CounterMetricFamily(name, meaning, labels=["stage"])
+        for stage in stages:
+            family.add_metric([stage.name], getattr(stage.stats, field))
         yield family
-    age = GaugeMetricFamily(
-        "trustwatch_checkpoint_age_seconds",
-        "Seconds since the last checkpoint; grows while idle.",
-        labels=["stage", "partition"],
+    refused = CounterMetricFamily(
+        "trustwatch_stage_refused_messages", "Messages that were none of ours.", labels=["stage"]
     )
-    size = GaugeMetricFamily("trustwatch_state_bytes", "Size of the last checkpoint.", labels=["stage", "partition"])
-    behind = GaugeMetricFamily(
-        "trustwatch_stage_lag_messages", "Messages of the stage's topic not yet applied.", labels=["stage", "partition"]
-    )
-    for partition, slot in list(stage.slots.items()):
-        labels = [stage.name, str(partition)]
-        if slot.saved_at:
-            age.add_metric(labels, max(0.0, time.time() - slot.saved_at))
-        size.add_metric(labels, slot.size_bytes)
-        behind.add_metric(labels, stage.behind(partition))
+    for stage in stages:
+        refused.add_metric([stage.name], sum(slot.unit.refused for slot in list(stage.slots.values())))
+    yield refused
+    yield from _partitions(stages)
+
+
+def _partitions(stages: tuple[ExactStage, ...]) -> Iterator[Metric]:
+    where = ["stage", "partition"]
+    age = GaugeMetricFamily("trustwatch_checkpoint_age_seconds", "Seconds since the last checkpoint; grows while idle.",
+                            labels=where)  # fmt: skip
+    size = GaugeMetricFamily("trustwatch_state_bytes", "Size of the last checkpoint.", labels=where)
+    behind = GaugeMetricFamily("trustwatch_stage_lag_messages", "Messages of the stage's topic not yet applied.",
+                               labels=where)  # fmt: skip
+    for stage in stages:
+        for partition, slot in list(stage.slots.items()):
+            labels = [stage.name, str(partition)]
+            if slot.saved_at:
+                age.add_metric(labels, max(0.0, time.time() - slot.saved_at))
+            size.add_metric(labels, slot.size_bytes)
+            behind.add_metric(labels, stage.behind(partition))
     yield from (age, size, behind)
 
 
