@@ -93,6 +93,8 @@ class Backtest:
         ]
         for feed, messages in side_by_side(feeds):
             self._take(door, feed, messages)
+            if feed.ended:
+                self._rest(door, feed)
             self._drain(door)
             on_events(len(messages))
         self._finish(door, feeds)
@@ -120,6 +122,11 @@ class Backtest:
             by_partition.setdefault(partition, []).append(Raw(feed.topic, partition, offset, value, outcomes))
         for raws in by_partition.values():
             door.take(raws, self._now)
+
+    def _rest(self, door: Door, feed: Feed) -> None:
+        """A file that has ended holds the others back no longer."""
+        for partition in range(self._settings.topics.raw_partitions):
+            door.idle(f"{feed.topic}/{partition}", 0.0)
 
     def _drain(self, door: Door) -> None:
         for target, frame in door.flush(self._now, everything=True).frames:
@@ -182,6 +189,7 @@ class Feed(msgspec.Struct):
         format: wire format, if known.
         time: latest event time read from it, seconds.
         offsets: raw partition → messages put there.
+        ended: all of it was read.
     """
 
     topic: str
@@ -189,6 +197,7 @@ class Feed(msgspec.Struct):
     format: str | None
     time: float = NEVER
     offsets: dict[int, int] = {}
+    ended: bool = False
 
 
 class Router:
@@ -227,10 +236,10 @@ def side_by_side(feeds: list[Feed], chunk: int = CHUNK) -> Iterator[tuple[Feed, 
     while left:
         feed = min(left, key=lambda candidate: candidate.time)
         messages = list(islice(feed.messages, chunk))
-        if messages:
-            yield feed, messages
-        if len(messages) < chunk:
+        feed.ended = len(messages) < chunk
+        if feed.ended:
             left.remove(feed)
+        yield feed, messages
 
 
 def topic_names(settings: Settings, count: int) -> list[str]:

@@ -128,7 +128,7 @@ def _look_at_settings(settings: Settings) -> Said:
 @contextmanager
 def _admin(settings: Settings) -> Iterator[Any]:
     timeout_ms = int(settings.kafka.request_timeout_s * 1000)
-    admin = KafkaAdminClient(**kafka_python_options(settings.kafka), bootstrap_timeout_ms=timeout_ms)
+    admin = KafkaAdminClient(**kafka_python_options(settings.kafka) | {"bootstrap_timeout_ms": timeout_ms})
     try:
         yield admin
     finally:

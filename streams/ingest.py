@@ -32,6 +32,8 @@ class Raw(msgspec.Struct):
         offset: offset there.
         value: the message; None is a tombstone.
         outcomes: what it decodes to, where the caller (backtest) had to know that already.
+        time: its own timestamp in Kafka, seconds. What counts as the future is judged by it: read again after a crash,
+            the message must be judged as it was the first time.
     """
 
     topic: str
@@ -39,6 +41,7 @@ class Raw(msgspec.Struct):
     offset: int
     value: bytes | None
     outcomes: list[Outcome] | None = None
+    time: float | None = None
 
 
 class Clock(msgspec.Struct):
@@ -115,10 +118,12 @@ class Door:
 
         Args:
             messages: consecutive messages of one partition.
-            now_s: clock of the worker, seconds since the epoch.
+            now_s: clock of the worker, seconds since the epoch; stands in for messages without a timestamp.
         """
-        self._options = self._options.at(now_s)
         for raw in messages:
+            written_s = float(int(now_s if raw.time is None else raw.time))
+            if written_s != self._options.now_s:
+                self._options = self._options.at(written_s)
             source = f"{raw.topic}/{raw.partition}"
             clock = self._clocks[source]
             clock.idle_s = None

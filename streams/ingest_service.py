@@ -95,7 +95,11 @@ class Ingest(Service):  # type: ignore[misc]
     def _take(self, door: Door, where: TopicPartition, messages: list[Any], now: float) -> None:
         if where not in self._quiet_since:
             return  # revoked since it was fetched
-        door.take([Raw(where.topic, where.partition, message.offset, message.value) for message in messages], now)
+        raws = [
+            Raw(where.topic, where.partition, message.offset, message.value, time=_written(message.timestamp))
+            for message in messages
+        ]
+        door.take(raws, now)
         source = _source(where)
         self._done[where] = (messages[-1].offset + 1, repr(door.clock_of(source).time))
         self._quiet_since[where] = now
@@ -201,6 +205,11 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 def _source(where: TopicPartition) -> str:
     return f"{where.topic}/{where.partition}"
+
+
+def _written(timestamp_ms: int) -> float | None:
+    """When a message was written, seconds; brokers say -1 where they do not know."""
+    return timestamp_ms / 1000 if timestamp_ms > 0 else None
 
 
 def _parse_clock(committed: Any) -> tuple[int, float]:

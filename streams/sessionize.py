@@ -30,6 +30,8 @@ from streams.sessions import Session, Sessions
 from streams.settings import Settings
 
 STATE_VERSION: Final = 1
+FAR_S: Final = 1e12
+"""No event time is that far from 1970; what is came from another writer, and would break the arithmetic."""
 log = logging.getLogger(__name__)
 FORGET_TYPES: Final = frozenset({"erasure_requested", "consent_withdrawn"})
 
@@ -135,9 +137,10 @@ class Sessionizer:
         self._leads = Leads(settings.leads, self._count_lead)
         self._timers: dict[int, dict[str, None]] = {}
         self._lead_timers: dict[int, dict[str, None]] = {}
+        self._dedupe_buckets = int(settings.time.dedupe_window_s // settings.time.bucket_s)
         self._agenda: list[int] = []
         self._planned: set[int] = set()
-        self._seen: set[int] = set()
+        self._seen: dict[int, int] = {}
         self._pending_events = 0
         self.state = State()
 
@@ -189,7 +192,8 @@ class Sessionizer:
             self._admit(source, item, salt)
         last = [mark.place for mark in section.marks[-1:]] + [item.place for item in section.items[-1:]]
         source.place = max([source.place, *last])
-        source.time = max(source.time, section.time)
+        if section.time < FAR_S:
+            source.time = max(source.time, section.time)
         source.idle = section.idle
 
     def _count_mark(self, source: Source, mark: Mark) -> None:
@@ -206,22 +210,26 @@ class Sessionizer:
         if item.place <= source.place:
             state.totals.repeats += 1
             return
+        if not abs(item.due) < FAR_S:
+            state.totals.dead_letters["bad_time"] = state.totals.dead_letters.get("bad_time", 0) + 1
+            return
         number = hash_id(event.id) ^ salt  # ids are unique within their topic only
-        if number in self._seen:
+        bucket = int(item.due // self._bucket_s)
+        first = self._seen.get(number)
+        if first is not None and bucket - first <= self._dedupe_buckets:
             state.totals.duplicate += 1
             return
         if item.due < state.watermark:
             if event.type in WEB_TYPES:
                 state.totals.late += 1
                 return
-            item.due = state.watermark
+            bucket = int(state.watermark // self._bucket_s)
         state.totals.applied += 1
-        bucket = int(item.due // self._bucket_s)
         state.pending.setdefault(bucket, []).append(event)
         self._plan(bucket)
         self._pending_events += 1
         if len(self._seen) < self._settings.limits.dedupe_ids:
-            self._seen.add(number)
+            self._seen[number] = bucket
             state.ids.setdefault(bucket, []).append(number)
 
     def _move_watermark(self) -> None:
@@ -306,7 +314,7 @@ class Sessionizer:
         elif event.type in LEAD_TYPES:
             self._lead_event(event, bucket)
         elif event.type in FORGET_TYPES:
-            self._forget(event.person)
+            self._forget(event)
         elif event.type not in CRM_TYPES:
             self._attach(event, bucket)
 
@@ -363,9 +371,13 @@ class Sessionizer:
             self.state.totals.evicted += 1
             self._end(next(iter(sessions.values())))
 
-    def _forget(self, person: str) -> None:
-        known = self.state.sessions.pop(person, None), self.state.leads.pop(person, None)
-        self.state.totals.forgotten += any(known)
+    def _forget(self, event: Event) -> None:
+        """Erase all that is known of a person up to this moment, by both names; what they do later is new."""
+        state = self.state
+        people = [person for person in (event.person, event.also_person) if person is not None]
+        known = [state.sessions.pop(person, None) for person in people]
+        leads = [state.leads.pop(person, None) for person in people]
+        state.totals.forgotten += any(known) or any(leads)
 
     # ── leads ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -403,9 +415,10 @@ class Sessionizer:
 
     def _forget_ids(self, limit: int) -> None:
         state = self.state
-        horizon = limit - int(self._settings.time.dedupe_window_s // self._bucket_s)
-        for bucket in [number for number in state.ids if number < horizon]:
-            self._seen.difference_update(state.ids.pop(bucket))
+        for bucket in [bucket for bucket in state.ids if bucket < limit - self._dedupe_buckets]:
+            for number in state.ids.pop(bucket):
+                if self._seen.get(number) == bucket:
+                    del self._seen[number]
 
     # ── state as data ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -451,7 +464,7 @@ class Sessionizer:
             self._models[stage] = self._new_model()
             self._models[stage].restore(blob)
         self._labels.values = {label: dict.fromkeys(values) for label, values in state.labels.items()}
-        self._seen = {number for numbers in state.ids.values() for number in numbers}
+        self._seen = {number: bucket for bucket, numbers in sorted(state.ids.items()) for number in numbers}
         self._pending_events = sum(map(len, state.pending.values()))
         self._timers, self._lead_timers = {}, {}
         for person, session in state.sessions.items():
@@ -477,7 +490,7 @@ _MERSENNE_61: Final = 2**61 - 1
 
 def _order(event: Event) -> tuple[float, str, int, str]:
     """Event time; ties in an order that does not depend on arrival."""
-    return event.time, event.person, RANK[event.type], event.id
+    return event.time, event.person, RANK.get(event.type, len(RANK)), event.id
 
 
 def hash_id(event_id: str) -> int:

@@ -37,7 +37,8 @@ class Step(msgspec.Struct, array_like=True):
         marks: dwell marks that it has outlived.
         signals: micro-signals it has shown, in order of appearance.
         decided: whether it has been called hesitant or not.
-        features: what the model last looked at; it learns from this when the outcome is known.
+        looks: what the model was asked about; it learns from just these when the outcome is known.
+        looked: events in it at the last look.
     """
 
     index: int
@@ -49,7 +50,8 @@ class Step(msgspec.Struct, array_like=True):
     marks: int = 0
     signals: list[str] = []
     decided: bool = False
-    features: dict[str, float] | None = None
+    looks: list[dict[str, float]] = []
+    looked: int = 0
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -198,12 +200,16 @@ class Sessions:
             self._count(step.stage, session.segments, "hesitant", 1)
 
     def _look(self, step: Step) -> bool:
-        """Score the step as it stands; the model predicts before it learns how the step ends."""
+        """Score the step as it stands, if there is anything new in it; later the model learns from the same looks."""
+        if step.decided or step.events == step.looked:
+            return False
+        step.looked = step.events
         # Up to the last sign of life: how long nothing has come since tells who left, not who hesitates.
         active_s = step.last - step.start
-        step.features = step_features(active_s, step.events, step.views, set(step.signals), 0.0)
+        features = step_features(active_s, step.events, step.views, set(step.signals), 0.0)
+        step.looks = [*step.looks, features]
         model = self._model(step.stage)
-        return model.is_hesitant(model.probability(step.features), active_s)
+        return model.is_hesitant(model.probability(features), active_s)
 
     def _close_step(self, session: Session, outcome: str, now: float) -> None:
         step = session.step
@@ -212,8 +218,8 @@ class Sessions:
         session.step = None
         if not step.decided:
             self._decide(session, step, False)
-        if step.features is not None:
-            self._model(step.stage).learn(step.features, outcome == "advanced")
+        for features in step.looks:
+            self._model(step.stage).learn(features, outcome == "advanced")
         self._count(step.stage, session.segments, outcome, 1)
         self._count(step.stage, session.segments, "dwell_ms", round((now - step.start) * 1000))
 
