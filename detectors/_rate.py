@@ -66,7 +66,7 @@ class RateDetector(Detector[RateObservation, RateParams]):
     def __init__(self, params: RateParams) -> None:
         """Start with nothing learnt."""
         self.params = params
-        self._take(BinomialState.of(1, len(self.shares)))
+        self.resume(BinomialState.of(1, len(self.shares)))
 
     @classmethod
     def look(cls, bucket: Bucket, params: RateParams) -> RateObservation | None:
@@ -93,9 +93,10 @@ class RateDetector(Detector[RateObservation, RateParams]):
             msgspec.DecodeError: the bytes are no state of this detector.
         """
         super().restore(blob)
-        self._take(self.state)
+        self.resume(self.state)
 
-    def _take(self, state: BinomialState) -> None:
+    def resume(self, state: BinomialState) -> None:
+        """Go on from a state; it is changed in place."""
         self.state = state
         self._test = BinomialCusum(self.params, (self.worse,), state)
 

@@ -17,13 +17,13 @@ from river.optim import SGD
 from river.preprocessing import StandardScaler
 
 from detectors._base import Params
-from detectors.hesitation import SIGNALS
+from detectors._hesitation_rates import SIGNALS
 
 FEATURES: Final[tuple[str, ...]] = ("log_dwell", "log_events", "log_pages", *SIGNALS, "log_idle")
 """What a step is judged by; `step_features` makes it."""
 BINS: Final = 20
 CUT_EVERY: Final = 32
-"""Learnt steps between two looks for the quantile."""
+"""Looks between two updates of the cut."""
 TINY: Final = 1e-6
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
@@ -32,15 +32,11 @@ class StepModelParams(Params):
     """Parameters of `StepModel`."""
 
     learning_rate: Share = Field(0.02, description="step size of stochastic gradient descent")
-    memory_steps: Annotated[int, Field(ge=200)] = Field(
-        4000, description="closed steps that 'recent' reaches back over"
-    )
-    min_steps: Annotated[int, Field(ge=1)] = Field(
-        200, description="closed steps to learn before it calls any hesitant"
-    )
-    min_auc: Share = Field(0.55, description="recent prequential AUC below which it calls none hesitant")
-    min_margin: Share = Field(0.05, description="excess over the recent base rate below which none is hesitant")
-    advancers_spared: Share = Field(0.9, description="share of recent advancing steps that must lie below the cut")
+    memory_looks: Annotated[int, Field(ge=200)] = Field(2000, description="looks that 'recent' reaches back over")
+    min_looks: Annotated[int, Field(ge=1)] = Field(300, description="looks to learn before it calls any step hesitant")
+    model_share: Share = Field(0.15, description="share of recent looks, the least likely to advance, that is hesitant")
+    useful_auc: Share = Field(0.58, description="recent prequential AUC from which on its word counts")
+    useless_auc: Share = Field(0.52, description="recent prequential AUC below which it counts no more")
     min_dwell_s: Annotated[float, Field(ge=0)] = Field(3.0, description="dwell below which none is hesitant, seconds")
 
 
@@ -54,11 +50,12 @@ class StepModelState(msgspec.Struct):
         weights: regression: feature → weight, in order of insertion (sums of floats depend on it).
         intercept: regression: intercept.
         iterations: steps that the optimizer made.
-        steps: closed steps learnt.
-        base_rate: recent share of steps that did not advance.
-        gain: recent mean log-loss of the base rate minus that of the model, nats a step.
-        stayed: recent predictions of steps that did not advance, per bin of [0, 1].
-        advanced: the same of those that did.
+        looks: looks learnt from.
+        base_rate: recent share of looks at steps that did not advance.
+        gain: recent mean log-loss of the base rate minus that of the model, nats a look.
+        stayed: recent predictions for steps that did not advance, per bin of [0, 1].
+        advanced: the same for those that did.
+        useful: whether its word counts; changes only when the AUC passes one limit or the other.
         cut: probability from which on a step is hesitant.
     """
 
@@ -68,11 +65,12 @@ class StepModelState(msgspec.Struct):
     weights: dict[str, float] = {}
     intercept: float = 0.0
     iterations: int = 0
-    steps: int = 0
+    looks: int = 0
     base_rate: float = 0.5
     gain: float = 0.0
     stayed: list[float] = msgspec.field(default_factory=lambda: [0.0] * BINS)
     advanced: list[float] = msgspec.field(default_factory=lambda: [0.0] * BINS)
+    useful: bool = False
     cut: float = 1.0
 
 
@@ -104,16 +102,17 @@ def step_features(
 class StepModel:
     """P(a step will not advance), and whether that makes it hesitant; one instance a stage.
 
-    A step is hesitant when its probability passes a learnt cut: `min_margin` above the stage's recent base rate, and
-    above the predictions of `advancers_spared` of the recent steps that did advance. So where people read long and then
-    move on, reading long is no hesitation. Memory: two histograms of 20 bins, halved when they hold twice
-    `memory_steps`.
+    It learns from looks: a step as it stood when the model was asked about it, and how the step ended. A step is
+    hesitant when its probability is among the `model_share` highest of recent looks; so where people read long and then
+    move on, reading long is no hesitation, and the share that is called hesitant stays the same while the model itself
+    improves. As long as it cannot tell who advances (AUC), it calls nobody hesitant. Memory: two histograms of 20 bins
+    that forget over `memory_looks`.
 
     Args:
         params: learning rate, memory and limits.
 
     Example:
-        >>> model = StepModel(StepModelParams(min_steps=200))
+        >>> model = StepModel(StepModelParams(min_looks=200))
         >>> for i in range(2000):
         ...     features = step_features(300.0 if i % 4 == 0 else 20.0 + i % 7, 3, 1, set(), 1.0)
         ...     model.learn(features, advanced=i % 4 != 0)
@@ -138,14 +137,15 @@ class StepModel:
         return float(self._pipeline.predict_proba_one(features)[True])
 
     def learn(self, features: dict[str, float], advanced: bool) -> None:
-        """Learn from a closed step. It is tested on it first; call `probability` before, not after.
+        """Learn from a look at a step that has closed. It is tested on it first; ask `probability` before, not after.
 
         Args:
             features: as at the last look before the end of the step.
             advanced: whether the person moved on.
         """
         stayed = not advanced
-        self._test(self.probability(features), stayed)
+        dwelt = features["log_dwell"] >= log1p(self.params.min_dwell_s)
+        self._test(self.probability(features), stayed, dwelt)
         self._pipeline.learn_one(features, stayed)
 
     def is_hesitant(self, p: float, dwell_s: float) -> bool:
@@ -154,8 +154,8 @@ class StepModel:
 
     @property
     def ready(self) -> bool:
-        """Whether it has learnt enough to call steps hesitant; before that, steps should not count as judged."""
-        return self.state.steps >= self.params.min_steps
+        """Whether it has learnt enough and can tell who advances; only then a step counts as asked about."""
+        return self.state.useful and self.state.looks >= self.params.min_looks
 
     @property
     def gain(self) -> float:
@@ -202,24 +202,26 @@ class StepModel:
         self._regression.optimizer.n_iterations = state.iterations
         self._pipeline = Pipeline(self._scaler, self._regression)
 
-    def _test(self, p: float, stayed: bool) -> None:
+    def _test(self, p: float, stayed: bool, dwelt: bool) -> None:
         state = self.state
-        state.steps += 1
-        weight = 1.0 / min(state.steps + 1, self.params.memory_steps)
+        state.looks += 1
+        weight = 1.0 / min(state.looks + 1, self.params.memory_looks)
         state.gain += (_log_loss(state.base_rate, stayed) - _log_loss(p, stayed) - state.gain) * weight
         state.base_rate += (stayed - state.base_rate) * weight
-        (state.stayed if stayed else state.advanced)[min(int(p * BINS), BINS - 1)] += 1.0
-        if state.steps % CUT_EVERY == 0:
+        if dwelt:  # others are never called hesitant, so they must not set the cut
+            (state.stayed if stayed else state.advanced)[min(int(p * BINS), BINS - 1)] += 1.0
+        if state.looks % CUT_EVERY == 0:
             self._find_cut()
 
     def _find_cut(self) -> None:
         state, params = self.state, self.params
-        if sum(state.stayed) + sum(state.advanced) > 2 * params.memory_steps:
-            state.stayed = [value / 2 for value in state.stayed]
-            state.advanced = [value / 2 for value in state.advanced]
-        spared = _quantile(state.advanced, params.advancers_spared)
-        useful = self.auc >= params.min_auc
-        state.cut = max(state.base_rate + params.min_margin, spared) if useful else 1.0
+        keep = 1.0 - CUT_EVERY / params.memory_looks
+        auc = self.auc
+        state.useful = auc >= (params.useless_auc if state.useful else params.useful_auc)
+        both = [stayed + advanced for stayed, advanced in zip(state.stayed, state.advanced, strict=True)]
+        state.cut = _quantile(both, 1.0 - params.model_share) if state.useful else 1.0
+        state.stayed = [value * keep for value in state.stayed]
+        state.advanced = [value * keep for value in state.advanced]
 
 
 def _log_loss(p: float, happened: bool) -> float:

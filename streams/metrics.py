@@ -242,7 +242,9 @@ def _trust(watchers: list[Watcher]) -> Iterator[Metric]:
     where = ["stage", "segment"]
     steps = CounterMetricFamily("trustwatch_steps", "Closed journey steps.", labels=[*where, "outcome"])
     judged = CounterMetricFamily("trustwatch_judged_steps", "Steps of which hesitation was decided.", labels=where)
-    hesitant = CounterMetricFamily("trustwatch_hesitant_steps", "Steps called hesitant.", labels=where)
+    signalled = CounterMetricFamily("trustwatch_signalled_steps", "Steps that showed a micro-signal.", labels=where)
+    asked = CounterMetricFamily("trustwatch_asked_steps", "Steps that the model was asked about.", labels=where)
+    hesitant = CounterMetricFamily("trustwatch_hesitant_steps", "Steps that the model calls hesitant.", labels=where)
     signals = CounterMetricFamily(
         "trustwatch_micro_signals", "Steps that showed a micro-signal.", labels=[*where, "signal"]
     )
@@ -259,10 +261,15 @@ def _trust(watchers: list[Watcher]) -> Iterator[Metric]:
                 steps.add_metric([stage, name, outcome], counts.get(outcome, 0))
             for signal in SIGNALS:
                 signals.add_metric([stage, name, signal], counts.get(f"sig_{signal}", 0))
-            judged.add_metric([stage, name], counts.get("judged", 0))
-            hesitant.add_metric([stage, name], counts.get("hesitant", 0))
+            for family, field in (
+                (judged, "judged"),
+                (signalled, "signalled"),
+                (asked, "asked"),
+                (hesitant, "hesitant"),
+            ):
+                family.add_metric([stage, name], counts.get(field, 0))
             dwell.add_metric([stage, name], counts.get("dwell_ms", 0) / 1000)
-    yield from (steps, judged, hesitant, signals, dwell, leads)
+    yield from (steps, judged, signalled, asked, hesitant, signals, dwell, leads)
 
 
 def _detectors(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:

@@ -179,25 +179,24 @@ class Sessions:
         self._count(step.stage, session.segments, self._mark_names[step.marks], 1)
         step.marks += 1
         hesitant = self._look(step)
-        last = step.marks == len(self._mark_names)
-        if not step.decided and (hesitant or last):
-            self._decide(session, step, hesitant)
+        if not step.decided and (hesitant or step.marks == len(self._mark_names)):
+            self._decide(session, step, hesitant=hesitant)
 
     def _signal(self, session: Session, step: Step, signal: str) -> None:
         if signal not in step.signals:
             step.signals = [*step.signals, signal]
             self._count(step.stage, session.segments, f"sig_{signal}", 1)
-            self._look(step)
         if not step.decided:
-            self._decide(session, step, True)
+            self._decide(session, step, hesitant=self._look(step), signalled=True)
 
-    def _decide(self, session: Session, step: Step, hesitant: bool) -> None:
+    def _decide(self, session: Session, step: Step, *, hesitant: bool, signalled: bool = False) -> None:
+        """Count the step once: whether it showed a micro-signal, and, if the model can tell, whether that says so."""
         step.decided = True
-        if not self._model(step.stage).ready:
-            return  # a rate that began before the model knows its stage would jump when it does
-        self._count(step.stage, session.segments, "judged", 1)
-        if hesitant:
-            self._count(step.stage, session.segments, "hesitant", 1)
+        fields = ["judged", *(["signalled"] if signalled else ())]
+        if self._model(step.stage).ready:
+            fields += ["asked", *(["hesitant"] if hesitant else ())]
+        for field in fields:
+            self._count(step.stage, session.segments, field, 1)
 
     def _look(self, step: Step) -> bool:
         """Score the step as it stands, if there is anything new in it; later the model learns from the same looks."""
@@ -217,7 +216,7 @@ class Sessions:
             return
         session.step = None
         if not step.decided:
-            self._decide(session, step, False)
+            self._decide(session, step, hesitant=False)
         for features in step.looks:
             self._model(step.stage).learn(features, outcome == "advanced")
         self._count(step.stage, session.segments, outcome, 1)

@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from detectors.hesitation import SIGNALS
+from detectors._hesitation_rates import SIGNALS
 from streams.events import WEB_TYPES, Event
 from streams.settings import SignalSettings
 

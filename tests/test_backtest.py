@@ -262,7 +262,7 @@ def test_a_set_of_another_form_is_bad_usage(command: Command, tmp_path: Path, va
         (["--set", "early_dropof.alert_at=1"], "early_dropof"),
         (["--set", "early_dropoff.alert_ad=1"], "early_dropoff.alert_ad"),
         (["--set", "early_dropoff.alert_at=high"], "early_dropoff.alert_at"),
-        (["--set", "step_model.min_steps=-1"], "step_model"),
+        (["--set", "step_model.min_looks=-1"], "step_model"),
         (["--detectors", "nobody"], "nobody"),
         (["--format", "avro"], "--format avro"),
         (["--map", "none.yaml"], "none.yaml"),

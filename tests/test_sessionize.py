@@ -26,7 +26,7 @@ from tests.kit import NOW, T0, Tally, after, door, event, frame, native, section
 SETTINGS = settings_of(
     time={"session_gap_s": 120.0, "max_session_s": 900.0, "dwell_marks_s": (5.0, 20.0)},
     leads={"touch_horizon_days": 0.002, "acceptance_horizon_days": 0.004, "conversion_horizon_days": 0.01},
-    detectors={"step_model": {"min_steps": 20}},
+    detectors={"step_model": {"min_looks": 20}},
     segments={"max_values": 2},
     ingest={"frame_events": 7},
 )

@@ -159,10 +159,10 @@ class Counted:
     def __init__(self, stayers_dwell_s: float = 200.0, advancers_dwell_s: float = 20.0, learnt: int = 800) -> None:
         from detectors._step_model import step_features  # noqa: PLC0415
 
-        model = StepModel(StepModelParams(min_steps=200))
+        model = StepModel(StepModelParams(min_looks=200))
         for i in range(learnt):
             stays = i % 3 == 0
-            dwell = (stayers_dwell_s if stays else advancers_dwell_s) + i % 7
+            dwell = (stayers_dwell_s if stays else advancers_dwell_s) * (0.5 + i % 7 / 6)
             model.learn(step_features(dwell, 2, 1, set(), 0.0), advanced=not stays)
         self.total: Tally = Tally()
         self.model = model
@@ -179,7 +179,12 @@ class Counted:
             assert not self.sessions.advance(session, one.time)
             self.sessions.apply(session, one)
         assert self.sessions.advance(session, events[-1].time + GAP + 1)
-        return {field: self.total["compare", field] for field in ("judged", "hesitant")}
+        return {field: self.total["compare", field] for field in ("judged", "signalled", "asked", "hesitant")}
+
+
+def judged(*, signalled: int = 0, asked: int = 1, hesitant: int = 0) -> dict[str, int]:
+    """What one step counts."""
+    return {"judged": 1, "signalled": signalled, "asked": asked, "hesitant": hesitant}
 
 
 def stay(seconds: float) -> list[Event]:
@@ -188,41 +193,41 @@ def stay(seconds: float) -> list[Event]:
 
 
 def test_who_dwells_like_those_who_leave_is_hesitant_once() -> None:
-    assert Counted().run(*stay(290), view(290, DECIDE)) == {"judged": 1, "hesitant": 1}
+    assert Counted().run(*stay(400), view(400, DECIDE)) == judged(hesitant=1)
 
 
 def test_who_moves_on_like_the_others_is_judged_and_not_hesitant() -> None:
-    assert Counted().run(*stay(20), view(20, DECIDE)) == {"judged": 1, "hesitant": 0}
+    assert Counted().run(*stay(20), view(20, DECIDE)) == judged()
 
 
 def test_where_those_who_move_on_read_as_long_reading_long_is_no_hesitation() -> None:
     readers = Counted(stayers_dwell_s=200.0, advancers_dwell_s=200.0)
-    assert readers.run(*stay(290), view(290, DECIDE)) == {"judged": 1, "hesitant": 0}
+    assert readers.run(*stay(290), view(290, DECIDE)) == judged(asked=0)
 
 
 def test_a_step_is_judged_once_even_if_signals_come_after_the_last_mark() -> None:
     dead = [event("clicked", 400.0 + i, properties={"dead": True}) for i in range(3)]
     readers = Counted(stayers_dwell_s=200.0, advancers_dwell_s=200.0)
-    assert readers.run(*stay(390), *dead, view(500, DECIDE)) == {"judged": 1, "hesitant": 0}
+    assert readers.run(*stay(390), *dead, view(500, DECIDE)) == judged(asked=0)
 
 
 def test_a_signal_decides_at_once() -> None:
     dead = event("clicked", 2, properties={"dead": True})
-    assert Counted().run(view(0, COMPARE), dead, dead, view(3, DECIDE)) == {"judged": 1, "hesitant": 1}
+    assert Counted().run(view(0, COMPARE), dead, dead, view(3, DECIDE)) == judged(signalled=1)
 
 
-def test_nobody_is_judged_before_the_model_knows_the_stage() -> None:
+def test_a_model_that_does_not_know_the_stage_is_not_asked_and_signals_count_all_the_same() -> None:
     dead = event("clicked", 2, properties={"dead": True})
-    assert Counted(learnt=50).run(view(0, COMPARE), dead, view(3, DECIDE)) == {"judged": 0, "hesitant": 0}
+    assert Counted(learnt=50).run(view(0, COMPARE), dead, view(3, DECIDE)) == judged(signalled=1, asked=0)
 
 
 def test_the_model_learns_from_steps_that_were_looked_at_only() -> None:
     counted = Counted()
-    before = counted.model.state.steps
+    before = counted.model.state.looks
     counted.run(view(0, COMPARE), view(10, DECIDE))
-    assert counted.model.state.steps == before
+    assert counted.model.state.looks == before
     counted.run(view(0, COMPARE), view(16, DECIDE))
-    assert counted.model.state.steps == before + 1
+    assert counted.model.state.looks == before + 1
 
 
 def test_labels_known_later_count_from_then_on_and_the_first_value_stays() -> None:

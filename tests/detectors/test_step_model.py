@@ -76,7 +76,7 @@ def test_spares_most_who_advance() -> None:
 @pytest.mark.parametrize("effect", [1.5, 0.0])
 def test_says_nothing_before_it_knows_anything(effect: float) -> None:
     stream = steps(3000, seed=5, signal_effect=effect)
-    calls = [call for _, call, _, _ in play(StepModel(StepModelParams(min_steps=700)), stream)]
+    calls = [call for _, call, _, _ in play(StepModel(StepModelParams(min_looks=700)), stream)]
     assert not any(calls[:700])
     assert any(calls) == (effect > 0)
 
@@ -88,7 +88,7 @@ def test_state_stays_small() -> None:
     play(model, steps(3000, seed=7))
     assert len(model.snapshot()) <= small + 64 <= 4096
     with pytest.raises(msgspec.DecodeError):
-        model.restore(b"\x81\xa5steps\xa1x")
+        model.restore(b"\x81\xa5looks\xa1x")
 
 
 def test_features_keep_their_order() -> None:
