@@ -35,8 +35,8 @@ class StepModelParams(Params):
     memory_looks: Annotated[int, Field(ge=200)] = Field(2000, description="looks that 'recent' reaches back over")
     min_looks: Annotated[int, Field(ge=1)] = Field(300, description="looks to learn before it calls any step hesitant")
     model_share: Share = Field(0.15, description="share of recent looks, the least likely to advance, that is hesitant")
-    useful_auc: Share = Field(0.58, description="recent prequential AUC from which on its word counts")
-    useless_auc: Share = Field(0.52, description="recent prequential AUC below which it counts no more")
+    useful_auc: Share = Field(0.62, description="recent prequential AUC from which on its word counts")
+    useless_auc: Share = Field(0.56, description="recent prequential AUC below which it counts no more")
     min_dwell_s: Annotated[float, Field(ge=0)] = Field(3.0, description="dwell below which none is hesitant, seconds")
 
 

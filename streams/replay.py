@@ -6,6 +6,7 @@ messages a second would be the bottleneck of every test and demo.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -20,6 +21,7 @@ from streams.kafka import confluent_options
 from streams.recorded import RecordedFile
 from streams.settings import Settings
 
+log = logging.getLogger(__name__)
 PACE_STEP_S: Final = 0.02
 """Sleeps shorter than this are not made: they cost more than they pace."""
 CHUNK: Final = 200
@@ -51,11 +53,12 @@ class Replay:
         self._speed = speed
         self._close = close
         self._failed: str | None = None
-        self._producer = Producer({
+        options = {
             **confluent_options(settings.kafka), "enable.idempotence": settings.kafka.idempotent,
             "message.max.bytes": settings.topics.max_message_bytes, "linger.ms": 20, "acks": "all",
-            "queue.buffering.max.messages": 200_000, "log_level": 3,
-        })  # fmt: skip
+            "queue.buffering.max.messages": 200_000,
+        }  # fmt: skip
+        self._producer = Producer(options, logger=log)  # not to standard error, where progress is shown
 
     def run(
         self, files: Sequence[tuple[RecordedFile, str]], on_messages: Callable[[int], object] = lambda _count: None
