@@ -32,7 +32,7 @@ test: .venv broker promtool ## all tests, on a real Kafka where Java and Maven a
 .PHONY: lint
 lint: .venv ## ruff and mypy --strict
 	$(BIN)/ruff check .
-	$(BIN)/mypy --explicit-package-bases streams detectors deploy tests
+	$(BIN)/mypy
 
 .PHONY: gen
 gen: .venv ## rewrite what is generated from code

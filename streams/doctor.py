@@ -21,6 +21,7 @@ from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import CoordinatorNotAvailableError, KafkaError, UnsupportedVersionError
 
+from dashboards.grafana import Grafana
 from streams.errors import ConfigError, TrustwatchError
 from streams.ingest import Door
 from streams.kafka import kafka_python_options
@@ -359,13 +360,10 @@ def _look_at_grafana(settings: Settings) -> Said:
     knob, url = "monitoring.grafana_url", settings.monitoring.grafana_url
     if url is None:
         return _not_configured(knob)
-    try:
-        health = msgspec.json.decode(_get(knob, url, "/api/health"), type=_Health)
-    except msgspec.DecodeError:
-        return "fail", f"{url} answers, but not as Grafana", f"correct {knob}"
-    if health.database != "ok":
-        return "fail", f"{url}: Grafana's database is {health.database}", "read Grafana's log"
-    return "ok", f"{url} is healthy, version {health.version}", None
+    health = Grafana(url, timeout_s=HTTP_S).health()
+    if health["database"] != "ok":
+        return "fail", f"{url}: Grafana's database is {health['database']}", "read Grafana's log"
+    return "ok", f"{url} is healthy, version {health.get('version', 'unknown')}", None
 
 
 def _look_at_metrics(settings: Settings) -> Said:
@@ -393,8 +391,3 @@ class _Vector(msgspec.Struct):
 
 class _Query(msgspec.Struct):
     data: _Vector
-
-
-class _Health(msgspec.Struct):
-    database: str
-    version: str = "unknown"

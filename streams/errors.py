@@ -27,6 +27,10 @@ class BrokerUnavailable(TrustwatchError):
     """Kafka did not answer; the message says which address was tried."""
 
 
+class GrafanaUnavailable(TrustwatchError):
+    """Grafana did not answer as it should; the message names the setting."""
+
+
 class CheckpointRefused(TrustwatchError):
     """A stored checkpoint could not be decoded or belongs to another version or other parameters."""
 

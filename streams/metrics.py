@@ -85,7 +85,7 @@ class LineCollector(Collector):
         watchers = [slot.unit.stage for slot in list(line.watch.slots.values())]
         if line.ingest is not None:
             yield from _ingest(line.ingest)
-        yield from _accounting(sessionizers)
+        yield from _accounting(sessionizers, [topic.name for topic in line.settings.topics.raw])
         yield from _stages((line.sessionize, line.watch))
         yield from line.latency.collect()
         yield from _watermarks(line)
@@ -134,14 +134,21 @@ def _ingest(ingest: Any) -> Iterator[Metric]:
     yield CounterMetricFamily("trustwatch_ingest_frames", "Frames sent.", value=ingest.frames)
 
 
-def _accounting(sessionizers: list[Sessionizer]) -> Iterator[Metric]:
+def _accounting(sessionizers: list[Sessionizer], topics: list[str]) -> Iterator[Metric]:
     totals = [stage.state.totals for stage in sessionizers]
+    sums = {(topic, outcome): 0 for topic in topics for outcome in OUTCOMES}
+    for stage in sessionizers:
+        for name, source in list(stage.state.sources.items()):
+            for outcome in OUTCOMES:
+                key = (name.rpartition("/")[0], outcome)
+                sums[key] = sums.get(key, 0) + source.outcomes.get(outcome, 0)
     events = CounterMetricFamily(
-        "trustwatch_events", "Consumed items by outcome, exact across crashes; their sum is all.", labels=["outcome"]
+        "trustwatch_events",
+        "Consumed items by source and outcome, exact across crashes; their sum is all.",
+        labels=["topic", "outcome"],
     )
-    for outcome in OUTCOMES:
-        value = sum(sum(t.dead_letters.values()) if outcome == "dead_letter" else getattr(t, outcome) for t in totals)
-        events.add_metric([outcome], value)
+    for key, count in sums.items():
+        events.add_metric(list(key), count)
     yield events
     counters = {
         "trustwatch_reread_items": ("Items read again after a crash of ingest, recognised and not counted.", "repeats"),

@@ -43,11 +43,17 @@ class Source(msgspec.Struct, array_like=True):
         time: event time it has reached, seconds.
         idle: it is caught up and quiet.
         place: its last item applied or counted here; older ones are re-reads of ingest after a crash.
+        outcomes: `applied`, `duplicate`, `late` or `dead_letter` → items counted here.
     """
 
     time: float = NEVER
     idle: bool = False
     place: Place = Place(-1, -1)
+    outcomes: dict[str, int] = {}
+
+    def count(self, outcome: str) -> None:
+        """Count one item."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
 
 class Totals(msgspec.Struct, array_like=True):
@@ -197,13 +203,19 @@ class Sessionizer:
         source.idle = section.idle
 
     def _count_mark(self, source: Source, mark: Mark) -> None:
-        totals = self.state.totals
         if mark.place <= source.place:
-            totals.repeats += 1
-        elif mark.outcome == "late":
-            totals.late += 1
+            self.state.totals.repeats += 1
         else:
-            totals.dead_letters[mark.reason] = totals.dead_letters.get(mark.reason, 0) + 1
+            self._account(source, mark.outcome, mark.reason)
+
+    def _account(self, source: Source, outcome: str, reason: str = "") -> None:
+        """Every consumed item comes here once."""
+        totals = self.state.totals
+        source.count(outcome)
+        if outcome == "dead_letter":
+            totals.dead_letters[reason] = totals.dead_letters.get(reason, 0) + 1
+        else:
+            setattr(totals, outcome, getattr(totals, outcome) + 1)
 
     def _admit(self, source: Source, item: Item, salt: int) -> None:
         state, event = self.state, item.event
@@ -211,26 +223,31 @@ class Sessionizer:
             state.totals.repeats += 1
             return
         if not abs(item.due) < FAR_S:
-            state.totals.dead_letters["bad_time"] = state.totals.dead_letters.get("bad_time", 0) + 1
+            self._account(source, "dead_letter", "bad_time")
             return
         number = hash_id(event.id) ^ salt  # ids are unique within their topic only
         bucket = int(item.due // self._bucket_s)
         first = self._seen.get(number)
         if first is not None and bucket - first <= self._dedupe_buckets:
-            state.totals.duplicate += 1
-            return
-        if item.due < state.watermark:
-            if event.type in WEB_TYPES:
-                state.totals.late += 1
-                return
-            bucket = int(state.watermark // self._bucket_s)
-        state.totals.applied += 1
-        state.pending.setdefault(bucket, []).append(event)
+            self._account(source, "duplicate")
+        elif item.due < state.watermark and event.type in WEB_TYPES:
+            self._account(source, "late")
+        else:
+            self._account(source, "applied")
+            self._wait(event, number, max(bucket, self._first_open()))
+
+    def _wait(self, event: Event, number: int, bucket: int) -> None:
+        """Keep an event until the watermark has passed its bucket, and its id as long as repeats may come."""
+        self.state.pending.setdefault(bucket, []).append(event)
         self._plan(bucket)
         self._pending_events += 1
         if len(self._seen) < self._settings.limits.dedupe_ids:
             self._seen[number] = bucket
-            state.ids.setdefault(bucket, []).append(number)
+            self.state.ids.setdefault(bucket, []).append(number)
+
+    def _first_open(self) -> int:
+        """The first bucket that is not closed yet."""
+        return int(self.state.watermark // self._bucket_s) if self.state.watermark > -FAR_S else -int(FAR_S)
 
     def _move_watermark(self) -> None:
         state = self.state

@@ -136,10 +136,12 @@ def test_each_metric_is_described_once_and_each_sample_is_there_once(fed: Fed, w
 
 def test_accounting_adds_up_to_what_came_in(fed: Fed) -> None:
     text = text_of(fed.line)
-    outcomes = samples(text, "trustwatch_events_total")
-    assert set(outcomes) == {("applied",), ("duplicate",), ("late",), ("dead_letter",)}
+    family = families(text)["trustwatch_events"].samples
+    assert {sample.labels["topic"] for sample in family} == {"web"}
+    outcomes = {sample.labels["outcome"]: sample.value for sample in family if sample.name.endswith("_total")}
+    assert set(outcomes) == {"applied", "duplicate", "late", "dead_letter"}
     assert sum(outcomes.values()) == len(fed.messages) - 1  # the punctuation is no event
-    assert (outcomes["duplicate",], outcomes["late",], outcomes["dead_letter",]) == (REPEATS, 1, len(GARBAGE))
+    assert (outcomes["duplicate"], outcomes["late"], outcomes["dead_letter"]) == (REPEATS, 1, len(GARBAGE))
     letters = samples(text, "trustwatch_dead_letters_total")
     assert sum(letters.values()) == len(GARBAGE)
     assert {key[-1] for key in letters} | {key[0] for key in letters} == {"web", *REASONS}

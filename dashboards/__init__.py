@@ -1,0 +1,1 @@
+"""What Grafana shows. So far the connection to it (`dashboards.grafana`)."""
