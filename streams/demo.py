@@ -246,7 +246,9 @@ def _render(view: View) -> Group:
     until = iso(view.until)[:16].replace("T", " ") if view.until != NEVER else "-"
     numbers.add_row("judged until", f"{until:>10}")
     line = Text("web + CRM → ingest → sessionize → combine → detect → judge → /metrics", style="bold")
-    return Group(line, Text(view.phase, style="dim"), ProgressBar(total=1.0, completed=view.share, width=66), numbers)
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=1.0, completed=view.share, width=68))
+    return Group(line, Text(view.phase, style="dim"), bar, Text(), numbers)
 
 
 def _judge(state: LineState, truth: Truth, replay: _Replaying, url: str, seconds: float) -> Outcome:
