@@ -37,7 +37,7 @@ class Bucket(msgspec.Struct, frozen=True, gc=False):
 class Params(BaseModel):
     """Base of every detector's parameters: frozen, unknown names refused, each with a description and unit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AlertOn(msgspec.Struct, frozen=True):

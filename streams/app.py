@@ -16,7 +16,7 @@ from mode import CrashingSupervisor
 
 from streams.ingest_service import Ingest
 from streams.kafka import aiokafka_options, faust_brokers, faust_credentials
-from streams.metrics import MetricsServer, stage_latency
+from streams.metrics import MetricsServer, require_free_port, stage_latency
 from streams.outbox import Outbox
 from streams.settings import Settings
 from streams.stage import ExactStage, Unit
@@ -124,6 +124,7 @@ def run(settings: Settings, *, ingest: bool = True, stages: bool = True, logleve
     line = Line(settings, ingest=ingest, stages=stages)
     with Topics(settings) as topics:
         topics.require()
+    require_free_port(settings.metrics)
     worker = faust.Worker(line.app, loglevel=loglevel, quiet=True, redirect_stdouts=False)
     try:
         worker.execute_from_commandline()

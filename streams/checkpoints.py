@@ -1,7 +1,8 @@
 """Checkpoints as data: (offset of the last applied message, state) of one partition, as records of a compacted topic.
 
-A checkpoint is one head record that names its chunks. Chunks go alternately to two slots and the head is written after
-them, so a crash at any moment leaves the previous checkpoint whole. `streams.store` keeps them in Kafka.
+A checkpoint is one head record that names its chunks. Chunks have names that no other checkpoint has, the head is
+written after them, and the old chunks go only then: a crash at any moment leaves a whole checkpoint, and so does a
+worker that was frozen, lost its partition and still writes. `streams.store` keeps them in Kafka.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ class Head(msgspec.Struct, array_like=True, frozen=True):
 
     Attributes:
         offset: offset of the last message whose effects the state holds.
-        slot: which of the two sets of chunks.
+        name: what the keys of its chunks begin with; used once.
         chunks: number of chunks; 0 if the state is in `inline`.
         digest: BLAKE2b of the state.
         inline: the state itself, if it fits into one record.
     """
 
     offset: int
-    slot: int
+    name: str
     chunks: int
     digest: bytes
     inline: bytes
@@ -46,19 +47,19 @@ class Checkpoint(msgspec.Struct, frozen=True):
 _HEADS: Final = msgspec.msgpack.Decoder(Head)
 
 
-def to_records(checkpoint: Checkpoint, slot: int, chunk_bytes: int) -> list[tuple[bytes, bytes]]:
+def to_records(checkpoint: Checkpoint, name: str, chunk_bytes: int) -> list[tuple[bytes, bytes]]:
     """The (key, value) records of a checkpoint, in the order in which they must become durable; the head is last."""
     state = checkpoint.state
     digest = blake2b(state, digest_size=16).digest()
     if len(state) <= chunk_bytes:
-        return [(HEAD, msgspec.msgpack.encode(Head(checkpoint.offset, slot, 0, digest, state)))]
+        return [(HEAD, msgspec.msgpack.encode(Head(checkpoint.offset, name, 0, digest, state)))]
     chunks = [state[start : start + chunk_bytes] for start in range(0, len(state), chunk_bytes)]
-    records = [(chunk_key(slot, index), chunk) for index, chunk in enumerate(chunks)]
-    return [*records, (HEAD, msgspec.msgpack.encode(Head(checkpoint.offset, slot, len(chunks), digest, b"")))]
+    records = [(chunk_key(name, index), chunk) for index, chunk in enumerate(chunks)]
+    return [*records, (HEAD, msgspec.msgpack.encode(Head(checkpoint.offset, name, len(chunks), digest, b"")))]
 
 
-def from_records(records: dict[bytes, bytes], where: str) -> tuple[Checkpoint, int] | None:
-    """The checkpoint that the newest records hold, and its slot; None if there is none.
+def from_records(records: dict[bytes, bytes], where: str) -> Checkpoint | None:
+    """The checkpoint that the newest records hold; None if there is none.
 
     Raises:
         CheckpointRefused: the records are truncated or were tampered with.
@@ -67,18 +68,28 @@ def from_records(records: dict[bytes, bytes], where: str) -> tuple[Checkpoint, i
         return None
     try:
         head = _HEADS.decode(records[HEAD])
-        chunks = [records[chunk_key(head.slot, index)] for index in range(head.chunks)]
+        chunks = [records[chunk_key(head.name, index)] for index in range(head.chunks)]
     except (*UNREADABLE, KeyError) as error:
         raise CheckpointRefused(f"{where}: checkpoint is truncated or no checkpoint: {error!r}") from error
     state = b"".join(chunks) if head.chunks else head.inline
     if blake2b(state, digest_size=16).digest() != head.digest:
         raise CheckpointRefused(f"{where}: checkpoint does not match its digest")
-    return Checkpoint(head.offset, state), head.slot
+    return Checkpoint(head.offset, state)
 
 
-def chunk_key(slot: int, index: int) -> bytes:
+def chunks_in_use(records: dict[bytes, bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Keys of the chunks that the head names, and of all others."""
+    try:
+        name = f"{_HEADS.decode(records[HEAD]).name}/".encode()
+    except (*UNREADABLE, KeyError):
+        return [], [key for key in records if key != HEAD]
+    chunks = [key for key in records if key != HEAD]
+    return [key for key in chunks if key.startswith(name)], [key for key in chunks if not key.startswith(name)]
+
+
+def chunk_key(name: str, index: int) -> bytes:
     """Key of one chunk."""
-    return f"{slot}/{index}".encode()
+    return f"{name}/{index}".encode()
 
 
 def pack(version: int, parameters: str, state: msgspec.Struct) -> bytes:

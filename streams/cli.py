@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 DAY_S = 86_400.0
+LOG_LEVELS = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"])
 FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -70,7 +71,7 @@ def demo(as_json: bool, keep: bool) -> int:
 
 @cli.command()
 @click.option("--no-ingest", is_flag=True, help="leave the ingest stage to `trustwatch ingest`")
-@click.option("--loglevel", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR")
+@click.option("--loglevel", default="INFO", show_default=True, type=LOG_LEVELS)
 def worker(no_ingest: bool, loglevel: str) -> int:
     """Run the live worker until it is told to stop (SIGTERM, Ctrl-C)."""
     from streams.app import run
@@ -79,7 +80,7 @@ def worker(no_ingest: bool, loglevel: str) -> int:
 
 
 @cli.command()
-@click.option("--loglevel", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR")
+@click.option("--loglevel", default="INFO", show_default=True, type=LOG_LEVELS)
 def ingest(loglevel: str) -> int:
     """Run the ingest stage alone, to scale it apart."""
     from streams.app import run
@@ -235,6 +236,10 @@ def new_detector(name: str) -> int:
     """Write a detector module and its test, ready to run."""
     from detectors._scaffold import write
 
+    if not Path("detectors/_base.py").is_file():
+        raise UsageError(
+            "new-detector writes into a checkout of trustwatch: run it in the folder that holds detectors/"
+        )
     try:
         for path in write(name, Path.cwd()):
             click.echo(f"wrote {path}")
@@ -266,14 +271,15 @@ def doctor(as_json: bool) -> int:
     from streams.doctor import examine
 
     checks = examine(load_settings())
+    failed = any(check.result == "fail" for check in checks)
     if as_json:
-        click.echo(msgspec.json.encode(checks))
+        click.echo(msgspec.json.encode({"ok": not failed, "checks": checks}))
     else:
         marks = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]", "skip": "[dim]skip[/]"}
         for check in checks:
             out.print(f"{marks[check.result]:>6} [bold]{check.name}[/] ", end="")
             out.print(check.message + (f". Fix: {check.fix}" if check.fix else ""), markup=False, highlight=False)
-    return 1 if any(check.result == "fail" for check in checks) else 0
+    return int(failed)
 
 
 def parse_sets(sets: tuple[str, ...]) -> dict[str, dict[str, Any]]:

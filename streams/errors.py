@@ -35,9 +35,5 @@ class CheckpointRefused(TrustwatchError):
     """A stored checkpoint could not be decoded or belongs to another version or other parameters."""
 
 
-class StateGap(TrustwatchError):
-    """Offsets were committed past the checkpointed state and seeking back did not close the gap."""
-
-
 class DetectorFailed(TrustwatchError):
     """One detector raised; it is isolated and counted, the line goes on."""

@@ -23,6 +23,7 @@ CRM_TYPES: Final = frozenset({
     "order_delivered", "case_opened", "case_solved", "survey_answered", "renewed", "churned",
 })  # fmt: skip
 CONTROL_TYPES: Final = frozenset({"deployed", "definition_changed", "erasure_requested", "consent_withdrawn"})
+FORGET_TYPES: Final = frozenset({"erasure_requested", "consent_withdrawn"})
 CLOCK: Final = "clock"
 """Punctuation: its source promises that nothing older than `time` follows. Sent by `replay` at the end of a file and
 by sources that are often quiet; it moves the watermark, belongs to no person and is not counted as an event."""

@@ -105,7 +105,7 @@ class Judge:
         self._state = state
         self._open = dict(state.open)
 
-    def update(self, detector: str, key: tuple[str, Segment], verdict: Verdict, now: float) -> Finding | None:
+    def update(self, detector: str, key: tuple[str, Segment], verdict: Verdict, now: float) -> list[Finding]:
         """Judge one verdict.
 
         Args:
@@ -115,20 +115,27 @@ class Judge:
             now: event time, seconds.
 
         Returns:
-            The finding, if it began, changed its level, grew older than `REFRESH_S`, or ended.
+            The finding, if it began, changed its level, grew older than `REFRESH_S`, or ended; both, if one of another
+            kind took its place.
         """
         where = (detector, *key)
         known = self._open.get(where)
         if known is None:
-            return self._begin(where, verdict, now) if verdict.level == "alert" else None
+            return [self._begin(where, verdict, now)] if verdict.level == "alert" else []
         before = self._state.findings[known.id]
         if verdict.level in ("ok", "warming"):
-            del self._open[where]
-            return self._keep(msgspec.structs.replace(before, resolved_at=iso(now)))
+            return [self._end(where, before, now)]
+        if before.kind != (verdict.kind or detector):
+            # A lesser change of another kind says nothing of this one; an alert takes its place.
+            return [self._end(where, before, now), self._begin(where, verdict, now)] if verdict.level == "alert" else []
         if verdict.level != before.level or now - known.sent >= REFRESH_S:
             known.sent = now
-            return self._keep(self._describe(where, verdict, before.id, before.onset, before.detected_at))
-        return None
+            return [self._keep(self._describe(where, verdict, before.id, before.onset, before.detected_at))]
+        return []
+
+    def _end(self, where: tuple[str, str, Segment], finding: Finding, now: float) -> Finding:
+        del self._open[where]
+        return self._keep(msgspec.structs.replace(finding, resolved_at=iso(now)))
 
     def _begin(self, where: tuple[str, str, Segment], verdict: Verdict, now: float) -> Finding:
         onset = iso(now if verdict.onset is None else verdict.onset)

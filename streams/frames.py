@@ -65,6 +65,7 @@ class Section(msgspec.Struct, array_like=True):
         idle: the source is caught up and quiet: it does not hold the watermark back.
         items: its events for this partition, in its order.
         marks: its late and refused items that are counted in this partition, in its order.
+        echoes: items that another partition counts and that concern a person here, too: an erasure by a second id.
     """
 
     source: str
@@ -72,6 +73,7 @@ class Section(msgspec.Struct, array_like=True):
     idle: bool
     items: list[Item] = []
     marks: list[Mark] = []
+    echoes: list[Item] = []
 
 
 class Frame(msgspec.Struct, array_like=True):

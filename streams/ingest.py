@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from streams.errors import ConfigError
-from streams.events import CLOCK, WEB_TYPES, Event, Outcome, Rejection
+from streams.events import CLOCK, FORGET_TYPES, WEB_TYPES, Event, Outcome, Rejection
 from streams.formats import FORMATS, FormatOptions, decode
 from streams.frames import NEVER, DeadLetter, Frame, Item, Mark, Place, Section, partition_of
 from streams.privacy import Privacy
@@ -89,7 +89,6 @@ class Door:
         self._lateness_s = settings.time.allowed_lateness_s
         self._targets = settings.topics.events_partitions
         self._clocks: dict[str, Clock] = {}
-        self._marks_to = {source: partition_of(source, self._targets) for source in source_names(sources)}
         self._open: list[dict[str, Section]] = [{} for _ in range(self._targets)]
         self._sizes = [0] * self._targets
         self._told: list[dict[str, tuple[float, bool]]] = [{} for _ in range(self._targets)]
@@ -121,7 +120,7 @@ class Door:
             now_s: clock of the worker, seconds since the epoch; stands in for messages without a timestamp.
         """
         for raw in messages:
-            written_s = float(int(now_s if raw.time is None else raw.time))
+            written_s = float(int(self._written(raw, now_s)))
             if written_s != self._options.now_s:
                 self._options = self._options.at(written_s)
             source = f"{raw.topic}/{raw.partition}"
@@ -129,6 +128,16 @@ class Door:
             clock.idle_s = None
             for index, outcome in enumerate(self._decode(raw)):
                 self._sort(raw, source, clock, Place(raw.offset, index), outcome)
+
+    def _written(self, raw: Raw, now_s: float) -> float:
+        """When a message was written, as far as that is believable: not after now, not before events began."""
+        if raw.time is None or raw.time < self._options.earliest_s:
+            return now_s
+        return min(raw.time, now_s)
+
+    def know(self, sources: Mapping[str, int]) -> None:
+        """Learn how many partitions raw topics have by now."""
+        self._sources |= sources
 
     def flush(self, now_s: float, *, everything: bool = False) -> Flush:
         """Hand out what was gathered, and tell every events partition how far the sources are.
@@ -166,8 +175,18 @@ class Door:
             return
         self._count(raw.topic, "accepted", clean.type)
         target = partition_of(clean.person, self._targets)
-        self._section(target, source).items.append(Item(place, max(clean.time, floor), clean))
+        item = Item(place, max(clean.time, floor), clean)
+        self._section(target, source).items.append(item)
         self._grow(target)
+        if clean.type in FORGET_TYPES and clean.also_person is not None:
+            self._echo(target, source, item, clean.also_person)
+
+    def _echo(self, target: int, source: str, item: Item, person: str) -> None:
+        """A person is to be forgotten by a second id, too: tell the partition that holds it."""
+        other = partition_of(person, self._targets)
+        if other != target:
+            self._section(other, source).echoes.append(item)
+            self._grow(other)
 
     def _refuse(self, raw: Raw, source: str, place: Place, why: Rejection) -> None:
         letter = DeadLetter(
@@ -180,7 +199,7 @@ class Door:
 
     def _mark(self, source: str, mark: Mark, topic: str) -> None:
         self._count(topic, mark.outcome, mark.reason)
-        target = self._marks_to[source]
+        target = partition_of(source, self._targets)
         self._section(target, source).marks.append(mark)
         self._grow(target)
 

@@ -52,6 +52,8 @@ class Ingest(Service):  # type: ignore[misc]
         self._done: dict[TopicPartition, tuple[int, str]] = {}
         self._quiet_since: dict[TopicPartition, float] = {}
         self._committed_at = 0.0
+        self._epoch = 0
+        self._consumer: AIOKafkaConsumer | None = None
         self.door: Door | None = None
         self.behind: dict[TopicPartition, int] = {}
         self.frames = 0
@@ -72,54 +74,59 @@ class Ingest(Service):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         """Commit what is durable and leave the group, so that others take over at once."""
-        await self._commit()
-        await self._consumer.stop()
+        if self._consumer is not None:
+            await self._commit()
+            await self._consumer.stop()
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _read(self) -> None:
-        ingest = self._settings.ingest
+        ingest, consumer, door = self._settings.ingest, self._consumer, self.door
+        assert consumer is not None and door is not None  # made in on_start
         while not self.should_stop:
-            fetched = await self._consumer.getmany(
-                timeout_ms=int(ingest.poll_s * 1000), max_records=ingest.batch_events
-            )
-            assert self.door is not None
-            now = time.time()
-            for where, messages in fetched.items():
-                self._take(self.door, where, messages, now)
-            await self._note_idle(self.door, now)
-            await self._send(self.door.flush(now))
+            fetched = await consumer.getmany(timeout_ms=int(ingest.poll_s * 1000), max_records=ingest.batch_events)
+            epoch, now = self._epoch, time.time()
+            await self._open_new(door)
+            if epoch != self._epoch:
+                continue  # rebalanced since: positions went back to what is committed, it all comes again
+            done = {where: self._take(door, where, messages, now) for where, messages in fetched.items()}
+            await self._note_idle(consumer, door, now)
+            await self._send(door.flush(now))
+            if epoch == self._epoch:
+                self._done |= done  # only now: what is committed must be durable
             if now - self._committed_at >= COMMIT_EVERY_S:
                 await self._commit()
             await asyncio.sleep(0)  # other tasks run even when there is always more to read
 
-    def _take(self, door: Door, where: TopicPartition, messages: list[Any], now: float) -> None:
-        if where not in self._quiet_since:
-            return  # revoked since it was fetched
+    def _take(self, door: Door, where: TopicPartition, messages: list[Any], now: float) -> tuple[int, str]:
+        """Hand messages to the door; returns the offset to commit, with the clock that the source has there."""
         raws = [
             Raw(where.topic, where.partition, message.offset, message.value, time=_written(message.timestamp))
             for message in messages
         ]
         door.take(raws, now)
-        source = _source(where)
-        self._done[where] = (messages[-1].offset + 1, repr(door.clock_of(source).time))
         self._quiet_since[where] = now
+        return messages[-1].offset + 1, repr(door.clock_of(_source(where)).time)
 
-    async def _note_idle(self, door: Door, now: float) -> None:
+    async def _note_idle(self, consumer: AIOKafkaConsumer, door: Door, now: float) -> None:
         """A source that is known to be read to its end, and stays quiet, stops holding the watermark back."""
         for where, since in list(self._quiet_since.items()):
-            end = self._consumer.highwater(where)
+            end = consumer.highwater(where)
             if where in self._done and end is not None:
                 self.behind[where] = max(0, end - self._done[where][0])
             quiet = now - since
-            if quiet >= self._settings.ingest.idle_timeout_s and end is not None and await self._position(where) >= end:
+            if (
+                quiet >= self._settings.ingest.idle_timeout_s
+                and end is not None
+                and await self._position(consumer, where) >= end
+            ):
                 self.behind[where] = 0
                 # Whole seconds, so that idle sources are told once a second and not with every poll.
                 door.idle(_source(where), float(int(quiet)))
 
-    async def _position(self, where: TopicPartition) -> int:
+    async def _position(self, consumer: AIOKafkaConsumer, where: TopicPartition) -> int:
         """Next offset to be read; -1 while that is not known, or the partition has just been taken away."""
         try:
-            position: int = await asyncio.wait_for(self._consumer.position(where), timeout=1.0)
+            position: int = await asyncio.wait_for(consumer.position(where), timeout=1.0)
         except (TimeoutError, IllegalStateError):
             return -1
         return position if where in self._quiet_since else -1
@@ -136,6 +143,8 @@ class Ingest(Service):  # type: ignore[misc]
     async def _commit(self) -> None:
         """Commit what is durable, with the clock of each source beside the offset."""
         self._committed_at = time.time()
+        if self._consumer is None:
+            return
         done = {where: mark for where, mark in self._done.items() if where in self._consumer.assignment()}
         if not done:
             return
@@ -144,19 +153,30 @@ class Ingest(Service):  # type: ignore[misc]
         except (CommitFailedError, IllegalStateError) as error:
             log.warning("ingest: offsets not committed (%s); they are read again and recognised as repeats", error)
 
-    async def assigned(self, partitions: Iterable[TopicPartition]) -> None:
-        """Resume each partition with the clock that its committed offset carries."""
-        assert self.door is not None
-        clocks = await self._clocks(list(partitions))
+    async def _open_new(self, door: Door) -> None:
+        """Resume each newly assigned partition with the clock that its committed offset carries.
+
+        Done here, not in the rebalance listener: aiokafka hands out messages before a listener has finished, and
+        swallows what it raises.
+        """
+        assert self._consumer is not None  # made in on_start
+        new = [where for where in self._consumer.assignment() if where not in self._quiet_since]
+        if not new:
+            return
+        epoch, clocks = self._epoch, await self._clocks(new)
+        if epoch != self._epoch:
+            return
+        door.know({topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in {w.topic for w in new}})
         for where, (offset, clock) in clocks.items():
-            self.door.open_source(_source(where), clock)
+            door.open_source(_source(where), clock)
             self._quiet_since[where] = time.time()
             if offset >= 0:
                 self._done[where] = (offset, repr(clock))
 
     async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
-        """Commit and forget partitions that others will read."""
+        """Commit what is durable and forget partitions that others may read now."""
         await self._commit()
+        self._epoch += 1
         for where in partitions:
             self._done.pop(where, None)
             self._quiet_since.pop(where, None)
@@ -200,7 +220,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._ingest.revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        await self._ingest.assigned(assigned)
+        """Nothing: `_open_new` looks for itself."""
 
 
 def _source(where: TopicPartition) -> str:

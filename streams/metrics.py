@@ -9,6 +9,7 @@ GIL.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -20,9 +21,11 @@ from prometheus_client.registry import Collector
 
 from detectors._base import Level
 from streams.combine import LEADS
+from streams.errors import ConfigError
 from streams.events import REASONS
 from streams.frames import NEVER, Segment
 from streams.sessionize import Sessionizer
+from streams.settings import MetricSettings
 from streams.signals import SIGNALS
 from streams.stage import ExactStage
 from streams.watch import Watcher
@@ -61,6 +64,19 @@ class MetricsServer(Service):  # type: ignore[misc]
             self._server.server_close()
 
 
+def require_free_port(where: MetricSettings) -> None:
+    """Refuse to start where `/metrics` cannot be served.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not ours; names the knobs.
+    """
+    try:
+        with socket.create_server((where.host, where.port)):
+            return
+    except OSError as error:
+        raise ConfigError(f"metrics.host/metrics.port: cannot listen on {where.host}:{where.port}: {error}") from error
+
+
 def stage_latency() -> Histogram:
     """The histogram of a worker; observed once a batch, exported with the rest."""
     return Histogram(
@@ -81,17 +97,18 @@ class LineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metrics of this worker."""
         line = self._line
-        sessionizers = [slot.unit.stage for slot in list(line.sessionize.slots.values())]
-        watchers = [slot.unit.stage for slot in list(line.watch.slots.values())]
+        sessionizers = {partition: slot.unit.stage for partition, slot in list(line.sessionize.slots.items())}
+        owned = {partition: slot.unit.stage for partition, slot in list(line.watch.slots.items())}
+        watchers, names = list(owned.values()), list(line.plan.detectors.classes)
         if line.ingest is not None:
             yield from _ingest(line.ingest)
-        yield from _accounting(sessionizers, [topic.name for topic in line.settings.topics.raw])
+        yield from _accounting(sessionizers)
         yield from _stages((line.sessionize, line.watch))
         yield from line.latency.collect()
         yield from _watermarks(line)
         yield from _trust(watchers)
-        yield from _detectors(watchers, list(line.plan.detectors.classes))
-        yield from _findings(watchers, list(line.plan.detectors.classes))
+        yield from _detectors(owned, names)
+        yield from _findings(owned, names)
 
 
 def _ingest(ingest: Any) -> Iterator[Metric]:
@@ -134,32 +151,45 @@ def _ingest(ingest: Any) -> Iterator[Metric]:
     yield CounterMetricFamily("trustwatch_ingest_frames", "Frames sent.", value=ingest.frames)
 
 
-def _accounting(sessionizers: list[Sessionizer], topics: list[str]) -> Iterator[Metric]:
-    totals = [stage.state.totals for stage in sessionizers]
-    sums = {(topic, outcome): 0 for topic in topics for outcome in OUTCOMES}
-    for stage in sessionizers:
+def _accounting(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
+    # By partition, because these counts move with it: a sum over what is owned would fall and jump at a rebalance.
+    events = CounterMetricFamily(
+        "trustwatch_events",
+        "Consumed items by source and outcome, exact across crashes; their sum is all.",
+        labels=["partition", "topic", "outcome"],
+    )
+    for partition, stage in owned.items():
+        sums: dict[tuple[str, str], int] = {}
         for name, source in list(stage.state.sources.items()):
             for outcome in OUTCOMES:
                 key = (name.rpartition("/")[0], outcome)
                 sums[key] = sums.get(key, 0) + source.outcomes.get(outcome, 0)
-    events = CounterMetricFamily(
-        "trustwatch_events",
-        "Consumed items by source and outcome, exact across crashes; their sum is all.",
-        labels=["topic", "outcome"],
-    )
-    for key, count in sums.items():
-        events.add_metric(list(key), count)
+        for key, count in sums.items():
+            events.add_metric([str(partition), *key], count)
     yield events
     counters = {
         "trustwatch_reread_items": ("Items read again after a crash of ingest, recognised and not counted.", "repeats"),
         "trustwatch_steps_begun": ("Journey steps begun.", "steps"),
         "trustwatch_evictions": ("Sessions and leads closed early because a limit was reached.", "evicted"),
         "trustwatch_forced_watermarks": ("Buckets closed early because too many events were waiting.", "forced"),
-        "trustwatch_failed_events": ("Events that our own code raised on: a bug; see the log.", "failed"),
+        "trustwatch_unremembered_events": (
+            "Events whose repeats will not be recognised: limits.dedupe_ids was reached.",
+            "unremembered",
+        ),
+        "trustwatch_failures": ("Times our own code raised on one person: a bug; see the log.", "failed"),
         "trustwatch_erasures": ("People whose state was erased on request.", "forgotten"),
     }
     for name, (meaning, field) in counters.items():
-        yield CounterMetricFamily(name, meaning, value=sum(getattr(total, field) for total in totals))
+        family = CounterMetricFamily(name, meaning, labels=["partition"])
+        for partition, stage in owned.items():
+            family.add_metric([str(partition)], getattr(stage.state.totals, field))
+        yield family
+    sessionizers = list(owned.values())
+    yield CounterMetricFamily(
+        "trustwatch_overflowed_labels",
+        "Labellings folded into `other`: segments.max_values was reached.",
+        value=sum(stage.overflowed_labels for stage in sessionizers),
+    )
     gauges = {
         "trustwatch_open_sessions": ("Open sessions.", sum(len(stage.state.sessions) for stage in sessionizers)),
         "trustwatch_open_leads": (
@@ -279,16 +309,18 @@ def _trust(watchers: list[Watcher]) -> Iterator[Metric]:
     yield from (steps, judged, signalled, asked, hesitant, signals, dwell, leads)
 
 
-def _detectors(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:
+def _detectors(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
+    watchers = list(owned.values())
     counters = {
         "trustwatch_detector_observations": ("Observations made.", "observations"),
         "trustwatch_detector_errors": ("Observations on which a detector raised.", "errors"),
         "trustwatch_detector_resets": ("Detector states started afresh: parameters or version changed.", "resets"),
     }
     for name, (meaning, field) in counters.items():
-        family = CounterMetricFamily(name, meaning, labels=["detector"])
-        for detector in names:
-            family.add_metric([detector], sum(getattr(watcher.state, field).get(detector, 0) for watcher in watchers))
+        family = CounterMetricFamily(name, meaning, labels=["partition", "detector"])
+        for partition, watcher in owned.items():
+            for detector in names:
+                family.add_metric([str(partition), detector], getattr(watcher.state, field).get(detector, 0))
         yield family
     labels = ["detector", "stage", "segment"]
     score = GaugeMetricFamily(
@@ -311,22 +343,19 @@ def _detectors(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:
     )
 
 
-def _findings(watchers: list[Watcher], names: list[str]) -> Iterator[Metric]:
-    # Every child exists at zero from the start, or `increase()` would miss the first alert.
+def _findings(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
+    # Every child exists at zero before the first finding, or `increase()` would miss it.
     open_now: dict[tuple[str, str], int] = {(name, level): 0 for name in names for level in ("warn", "alert")}
-    ever = dict.fromkeys(names, 0)
-    for finding in (finding for watcher in watchers for finding in watcher.findings):
+    for finding in (finding for watcher in owned.values() for finding in watcher.findings):
         if finding.resolved_at is None:
             open_now[finding.detector, finding.level] = open_now.get((finding.detector, finding.level), 0) + 1
-    for watcher in watchers:
-        for name, count in list(watcher.begun.items()):
-            ever[name] = ever.get(name, 0) + count
     gauge = GaugeMetricFamily("trustwatch_open_findings", "Findings that are open.", labels=["detector", "level"])
-    total = CounterMetricFamily("trustwatch_findings", "Findings begun.", labels=["detector"])
     for (name, level), count in open_now.items():
         gauge.add_metric([name, level], count)
-    for name, count in ever.items():
-        total.add_metric([name], count)
+    total = CounterMetricFamily("trustwatch_findings", "Findings begun.", labels=["partition", "detector"])
+    for partition, watcher in owned.items():
+        for name in names:
+            total.add_metric([str(partition), name], watcher.begun.get(name, 0))
     yield from (gauge, total)
 
 

@@ -22,7 +22,7 @@ from detectors._step_model import StepModel
 from streams.checkpoints import pack, unpack
 from streams.combine import LEADS, Combiner, Labels
 from streams.errors import CheckpointRefused
-from streams.events import CRM_TYPES, RANK, WEB_TYPES, Event
+from streams.events import CRM_TYPES, FORGET_TYPES, RANK, WEB_TYPES, Event
 from streams.frames import NEVER, UNREADABLE, Cell, Counts, Frame, Item, Mark, Place, Section, Segment
 from streams.journey import Journey
 from streams.leads import LEAD_TYPES, Lead, Leads
@@ -33,7 +33,6 @@ STATE_VERSION: Final = 1
 FAR_S: Final = 1e12
 """No event time is that far from 1970; what is came from another writer, and would break the arithmetic."""
 log = logging.getLogger(__name__)
-FORGET_TYPES: Final = frozenset({"erasure_requested", "consent_withdrawn"})
 
 
 class Source(msgspec.Struct, array_like=True):
@@ -69,7 +68,8 @@ class Totals(msgspec.Struct, array_like=True):
         evicted: sessions and leads closed early, because a limit was reached.
         forced: times the watermark was pushed, because too many events were waiting.
         forgotten: people whose state was erased on request.
-        failed: applied events that our own code raised on: a bug; their sessions were let go.
+        failed: times our own code raised on one person: a bug; their session was let go.
+        unremembered: applied events whose repeats will not be recognised, because a limit was reached.
     """
 
     applied: int = 0
@@ -82,6 +82,7 @@ class Totals(msgspec.Struct, array_like=True):
     forced: int = 0
     forgotten: int = 0
     failed: int = 0
+    unremembered: int = 0
 
     @property
     def consumed(self) -> int:
@@ -156,6 +157,11 @@ class Sessionizer:
         return self._pending_events
 
     @property
+    def overflowed_labels(self) -> int:
+        """Labellings that were folded into `other` since the state was loaded."""
+        return self._labels.overflowed
+
+    @property
     def remembered_ids(self) -> int:
         """Event ids in the dedupe window."""
         return len(self._seen)
@@ -196,8 +202,11 @@ class Sessionizer:
         salt = crc32(section.source.rpartition("/")[0].encode())
         for item in section.items:
             self._admit(source, item, salt)
-        last = [mark.place for mark in section.marks[-1:]] + [item.place for item in section.items[-1:]]
-        source.place = max([source.place, *last])
+        for echo in section.echoes:
+            if echo.place > source.place and abs(echo.due) < FAR_S:
+                self._wait(echo.event, max(int(echo.due // self._bucket_s), self._first_open()))
+        ends = (section.marks, section.items, section.echoes)
+        source.place = max([source.place, *(things[-1].place for things in ends if things)])
         if section.time < FAR_S:
             source.time = max(source.time, section.time)
         source.idle = section.idle
@@ -234,16 +243,23 @@ class Sessionizer:
             self._account(source, "late")
         else:
             self._account(source, "applied")
-            self._wait(event, number, max(bucket, self._first_open()))
+            bucket = max(bucket, self._first_open())
+            self._wait(event, bucket)
+            self._remember(number, bucket)
 
-    def _wait(self, event: Event, number: int, bucket: int) -> None:
-        """Keep an event until the watermark has passed its bucket, and its id as long as repeats may come."""
+    def _wait(self, event: Event, bucket: int) -> None:
+        """Keep an event until the watermark has passed its bucket."""
         self.state.pending.setdefault(bucket, []).append(event)
         self._plan(bucket)
         self._pending_events += 1
-        if len(self._seen) < self._settings.limits.dedupe_ids:
-            self._seen[number] = bucket
-            self.state.ids.setdefault(bucket, []).append(number)
+
+    def _remember(self, number: int, bucket: int) -> None:
+        """Keep the id of an event as long as repeats of it may come."""
+        if len(self._seen) >= self._settings.limits.dedupe_ids:
+            self.state.totals.unremembered += 1
+            return
+        self._seen[number] = bucket
+        self.state.ids.setdefault(bucket, []).append(number)
 
     def _first_open(self) -> int:
         """The first bucket that is not closed yet."""
@@ -304,26 +320,25 @@ class Sessionizer:
         self._pending_events -= len(events)
         events.sort(key=_order)
         for event in events:
-            self._process_safely(event, bucket)
+            self._safely(event.person, self._process, event, bucket)
         end = (bucket + 1) * self._bucket_s
         for person in sorted(self._timers.pop(bucket, ())):
             session = self.state.sessions.get(person)
             if session is not None and session.timer == bucket:
                 session.timer = None
-                self._look_at(session, end, bucket)
+                self._safely(person, self._look_at, session, end, bucket)
         for person in sorted(self._lead_timers.pop(bucket, ())):
-            self._judge_lead(person, end, bucket)
+            self._safely(person, self._judge_lead, person, end, bucket)
 
-    def _process_safely(self, event: Event, bucket: int) -> None:
-        """One event that we fail on must not stop everyone's: count it, let go of that person's session, go on."""
+    def _safely(self, person: str, do: Callable[..., None], *args: object) -> None:
+        """What we fail on for one person must not stop everyone's line: count it, let go of them, go on."""
         try:
-            self._process(event, bucket)
+            do(*args)
         except Exception:
             totals = self.state.totals
             totals.failed += 1
-            self.state.sessions.pop(event.person, None)
-            log.error("sessionize[%d]: failed on an event of type %s", self._partition, event.type,
-                      exc_info=totals.failed == 1)  # fmt: skip
+            self.state.sessions.pop(person, None)
+            log.error("sessionize[%d]: %s failed", self._partition, do.__name__, exc_info=totals.failed == 1)
 
     def _process(self, event: Event, bucket: int) -> None:
         if event.type in WEB_TYPES:

@@ -84,7 +84,9 @@ class TopicSettings(Section):
     """Topics read and written, with their partitions and retention."""
 
     raw: tuple[RawTopic, ...] = Field(
-        (RawTopic(name="web-events"), RawTopic(name="crm-events")), description="your topics, read by ingest"
+        (RawTopic(name="web-events"), RawTopic(name="crm-events")),
+        min_length=1,
+        description="your topics, read by ingest",
     )
     raw_partitions: PositiveInt = Field(4, description="partitions of raw topics we create, and that backtest emulates")
     events: str = Field("trust.events", description="frames of typed events, by person")
@@ -306,7 +308,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigError("; ".join(_say(problem) for problem in error.errors())) from error
+        raise ConfigError(say_problems(error)) from error
     except SettingsError as error:  # a variable that should hold JSON
         raise ConfigError(f"environment {ENV_PREFIX}*: {error}") from error
     except (yaml.YAMLError, OSError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -351,6 +353,11 @@ def _open_ended() -> set[str]:
     return {
         ENV_PREFIX + name.upper().replace(".", "__") for name, field in knobs() if get_origin(field.annotation) is dict
     }
+
+
+def say_problems(error: ValidationError) -> str:
+    """What is wrong, knob by knob, without pydantic's own links and the values (which may be secrets)."""
+    return "; ".join(_say(problem) for problem in error.errors())
 
 
 def _say(problem: Any) -> str:

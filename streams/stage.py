@@ -179,7 +179,7 @@ class ExactStage:
         try:
             checkpoint = await self._store.load(partition)
             if checkpoint is not None:
-                slot.unit.restore(checkpoint.state)
+                await asyncio.to_thread(slot.unit.restore, checkpoint.state)
                 slot.offset = checkpoint.offset
                 slot.size_bytes = len(checkpoint.state)
                 log.info("%s[%d]: resumed at offset %d", self.name, partition, checkpoint.offset)
@@ -231,7 +231,8 @@ class ExactStage:
         for partition in sorted(partitions):
             slot = self.slots.get(partition)
             if slot is not None:  # released while we waited for the broker: its next owner replays
-                slot.size_bytes = await self._store.save(partition, Checkpoint(slot.offset, slot.unit.snapshot()))
+                state = await asyncio.to_thread(slot.unit.snapshot)
+                slot.size_bytes = await self._store.save(partition, Checkpoint(slot.offset, state))
                 slot.saved_at = time.time()
                 self.stats.checkpoints += 1
         self.stats.checkpoint_s += time.monotonic() - began

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 import msgspec
+from aiokafka.errors import KafkaError
 
 from streams.checkpoints import from_records
-from streams.errors import CheckpointRefused
+from streams.errors import BrokerUnavailable, CheckpointRefused
 from streams.findings import Finding
 from streams.kafka import aiokafka_options
 from streams.sessionize import Sessionizer
@@ -45,8 +46,12 @@ def read_state(settings: Settings) -> LineState:
 
     Raises:
         CheckpointRefused: one is damaged, or of another version or other parameters.
+        BrokerUnavailable: no broker answers, or it lacks the topics.
     """
-    return asyncio.run(_read(settings))
+    try:
+        return asyncio.run(_read(settings))
+    except (KafkaError, ValueError, OSError) as error:
+        raise BrokerUnavailable(f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers}: {error}") from error
 
 
 async def _restore(settings: Settings, topic: str, stages: Sequence[Sessionizer | Watcher]) -> None:
@@ -54,7 +59,7 @@ async def _restore(settings: Settings, topic: str, stages: Sequence[Sessionizer 
         records = await read_compacted(topic, partition, aiokafka_options(settings.kafka))
         found = from_records(records, f"{topic}[{partition}]")
         if found is not None:
-            stage.restore(found[0].state)
+            stage.restore(found.state)
 
 
 async def _read(settings: Settings) -> LineState:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from streams.checkpoints import Checkpoint, from_records, to_records
+from streams.checkpoints import Checkpoint, chunks_in_use, from_records, to_records
+
+STRAYS_AFTER_S: Final = 600.0
+"""Chunks without a head may belong to a former owner that is just about to write it: they go only so long after."""
 
 
 class CheckpointStore:
@@ -27,7 +32,8 @@ class CheckpointStore:
         self._options = options
         self._producer = producer
         self._chunk_bytes = chunk_bytes
-        self._slots: dict[int, int] = {}
+        self._chunks: dict[int, list[bytes]] = {}
+        self._strays: dict[int, tuple[float, list[bytes]]] = {}
 
     async def load(self, partition: int) -> Checkpoint | None:
         """The last durable checkpoint of a partition; None if there is none.
@@ -36,24 +42,32 @@ class CheckpointStore:
             CheckpointRefused: it is damaged.
         """
         records = await read_compacted(self._topic, partition, self._options)
-        found = from_records(records, f"{self._topic}[{partition}]")
-        if found is None:
-            return None
-        checkpoint, self._slots[partition] = found
-        return checkpoint
+        self._chunks[partition], strays = chunks_in_use(records)
+        self._strays[partition] = (time.monotonic(), strays)
+        return from_records(records, f"{self._topic}[{partition}]")
 
     async def save(self, partition: int, checkpoint: Checkpoint) -> int:
         """Write a checkpoint; returns its size in bytes once it is durable."""
-        slot = 1 - self._slots.get(partition, 1)
-        *chunks, head = to_records(checkpoint, slot, self._chunk_bytes)
+        *chunks, head = to_records(checkpoint, secrets.token_hex(6), self._chunk_bytes)
         for future in [await self._send(partition, *record) for record in chunks]:
             await future
         await (await self._send(partition, *head))
-        if chunks:
-            self._slots[partition] = slot
+        # The new head is durable: nothing refers to the old chunks any more.
+        old = self._chunks.get(partition, []) + self._old_strays(partition)
+        for future in [await self._send(partition, key, None) for key in old]:
+            await future
+        self._chunks[partition] = [key for key, _ in chunks]
         return len(checkpoint.state)
 
-    async def _send(self, partition: int, key: bytes, value: bytes) -> Any:
+    def _old_strays(self, partition: int) -> list[bytes]:
+        """Chunks that crashes left, once nobody can still be about to name them in a head."""
+        since, strays = self._strays.get(partition, (0.0, []))
+        if not strays or time.monotonic() - since < STRAYS_AFTER_S:
+            return []
+        del self._strays[partition]
+        return strays
+
+    async def _send(self, partition: int, key: bytes, value: bytes | None) -> Any:
         producer = await self._producer()
         return await producer.send(self._topic, value=value, key=key, partition=partition)
 

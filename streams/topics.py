@@ -60,7 +60,7 @@ class Topics:
         self._settings = settings
         try:
             self._admin = KafkaAdminClient(**kafka_python_options(settings.kafka))
-        except KafkaError as error:
+        except (KafkaError, ValueError, OSError) as error:
             raise BrokerUnavailable(f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers}: {error}") from error
 
     def __enter__(self) -> Topics:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from pydantic import ValidationError
 
 from detectors._step_model import StepModel, StepModelParams
 from streams.errors import ConfigError
@@ -28,7 +29,7 @@ from streams.frames import (
 )
 from streams.journey import Journey, load_journey
 from streams.sessionize import Sessionizer
-from streams.settings import Settings, TopicSettings
+from streams.settings import Settings, TopicSettings, say_problems
 from streams.stage import Record
 from streams.watch import Detectors, Watcher
 
@@ -56,8 +57,8 @@ class Plan:
         self.detectors = Detectors(self._parameters(), only)
         try:
             self._model_params = StepModelParams(**settings.detectors.get(STEP_MODEL, {}))
-        except ValueError as error:
-            raise ConfigError(f"detectors.{STEP_MODEL}: {error}") from error
+        except ValidationError as error:
+            raise ConfigError(f"detectors.{STEP_MODEL}: {say_problems(error)}") from error
 
     def _parameters(self) -> dict[str, dict[str, Any]]:
         """The configured parameters over those that follow from other settings, said once there."""

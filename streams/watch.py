@@ -159,20 +159,18 @@ class Watcher:
         return changed
 
     def _observe(self, bucket: Bucket, key: Key) -> list[Finding]:
-        changed = []
+        changed: list[Finding] = []
         merge(self.rates.setdefault(key, {}), dict(bucket.counts))
         for name, cls in self._detectors.classes.items():
             verdict = self._ask(name, cls, bucket, key)
             if verdict is None:
                 continue
             try:
-                finding = self._judge.update(name, key, verdict, bucket.ts + bucket.width_s)
+                changed += self._judge.update(name, key, verdict, bucket.ts + bucket.width_s)
             except Exception as error:  # a verdict that cannot be told, such as an onset of NaN
                 self._note_failure(name, bucket, key, error)
                 continue
             self.verdicts[name, *key] = verdict
-            if finding is not None:
-                changed.append(finding)
         return changed
 
     def _ask(self, name: str, cls: type[Detector[Any, Any]], bucket: Bucket, key: Key) -> Verdict | None:

@@ -18,23 +18,23 @@ from streams.store import CheckpointStore
 Records = dict[bytes, bytes]
 
 
-@given(st.binary(max_size=200), st.integers(-1, 2**60), st.integers(0, 1), st.integers(1, 64))
-def test_what_was_written_is_read(state: bytes, offset: int, slot: int, chunk_bytes: int) -> None:
-    records = to_records(Checkpoint(offset, state), slot, chunk_bytes)
-    assert from_records(dict(records), "t[0]") == (Checkpoint(offset, state), slot)
+@given(st.binary(max_size=200), st.integers(-1, 2**60), st.text("0123456789abcdef", min_size=1), st.integers(1, 64))
+def test_what_was_written_is_read(state: bytes, offset: int, name: str, chunk_bytes: int) -> None:
+    records = to_records(Checkpoint(offset, state), name, chunk_bytes)
+    assert from_records(dict(records), "t[0]") == Checkpoint(offset, state)
     assert records[-1][0] == HEAD
     assert all(len(value) <= chunk_bytes for key, value in records if key != HEAD)
 
 
 @pytest.mark.parametrize(("size", "chunks"), [(0, 0), (10, 0), (11, 2), (20, 2), (21, 3)])
 def test_only_a_state_that_does_not_fit_into_one_record_is_cut(size: int, chunks: int) -> None:
-    records = to_records(Checkpoint(1, b"x" * size), 1, 10)
-    assert [key for key, _ in records] == [chunk_key(1, i) for i in range(chunks)] + [HEAD]
+    records = to_records(Checkpoint(1, b"x" * size), "n", 10)
+    assert [key for key, _ in records] == [chunk_key("n", i) for i in range(chunks)] + [HEAD]
 
 
 def test_where_nothing_was_written_there_is_none() -> None:
     assert from_records({}, "t[0]") is None
-    assert from_records({chunk_key(0, 0): b"half"}, "t[0]") is None
+    assert from_records({chunk_key("n", 0): b"half"}, "t[0]") is None
 
 
 class Log:
@@ -43,23 +43,50 @@ class Log:
     def __init__(self, dies_after: int = 10**9) -> None:
         self.records: Records = {}
         self.left = dies_after
-        self.waited = 0
 
     async def __call__(self) -> Log:
         return self
 
-    async def send(self, topic: str, *, value: bytes, key: bytes, partition: int) -> asyncio.Future[None]:
+    async def send(self, topic: str, *, value: bytes | None, key: bytes, partition: int) -> asyncio.Future[None]:
         if self.left == 0:
             raise ConnectionError("killed")
         self.left -= 1
-        self.records[key] = value
+        if value is None:
+            self.records.pop(key, None)
+        else:
+            self.records[key] = value
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
 
 
-def store_on(log: Log) -> CheckpointStore:
+class Frozen:
+    """The connection of a worker to a log; it freezes before a record until it is thawed."""
+
+    def __init__(self, log: Log, freezes_after: int) -> None:
+        self.log = log
+        self.left = freezes_after
+        self.frozen = asyncio.Event()
+        self.thawed = asyncio.Event()
+
+    async def __call__(self) -> Frozen:
+        return self
+
+    async def send(self, topic: str, *, value: bytes | None, key: bytes, partition: int) -> asyncio.Future[None]:
+        if self.left == 0:
+            self.frozen.set()
+            await self.thawed.wait()
+        self.left -= 1
+        return await self.log.send(topic, value=value, key=key, partition=partition)
+
+
+def store_on(log: Log | Frozen) -> CheckpointStore:
     return CheckpointStore("state", {}, log, chunk_bytes=4)
+
+
+def whole(log: Log) -> Checkpoint | None:
+    """What the log holds; fails if it is damaged."""
+    return from_records(log.records, "state[0]")
 
 
 async def resume(log: Log, monkeypatch: pytest.MonkeyPatch) -> tuple[CheckpointStore, Checkpoint | None]:
@@ -75,30 +102,142 @@ SIZES = [[9, 17, 5], [17, 9, 30, 2, 11], [2, 17, 2, 17], [30, 3, 30, 30], [1, 1,
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_a_crash_between_any_two_records_leaves_the_checkpoint_before(
+def test_a_crash_between_any_two_records_leaves_a_whole_checkpoint(
     sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states = [bytes([65 + i]) * size for i, size in enumerate(sizes)]
-    total = sum(len(to_records(Checkpoint(0, state), 0, 4)) for state in states)
+    checkpoints = [Checkpoint(offset, bytes([65 + offset]) * size) for offset, size in enumerate(sizes)]
 
-    async def crash_at(point: int) -> None:
+    async def crash_at(point: int) -> bool:
+        """Whether there was anything left to crash."""
         log = Log()
-        store, durable = store_on(log), None
+        store, before, crashed = store_on(log), None, False
         log.left = point
-        for offset, state in enumerate(states):
+        for checkpoint in checkpoints:
             try:
-                assert await store.save(0, Checkpoint(offset, state)) == len(state)
+                assert await store.save(0, checkpoint) == len(checkpoint.state)
             except ConnectionError:
-                log.left = 10**9
+                crashed, log.left = True, 10**9
+                new = HEAD in log.records and whole(log) == checkpoint
                 store, found = await resume(log, monkeypatch)
-                assert found == durable
-                await store.save(0, Checkpoint(offset, state))
-            durable = Checkpoint(offset, state)
+                assert found == (checkpoint if new else before)
+                await store.save(0, checkpoint)
+            before = checkpoint
         _, found = await resume(log, monkeypatch)
-        assert found == durable
+        assert found == before
+        return crashed
 
-    for point in range(total + 1):
-        asyncio.run(crash_at(point))
+    point = 0
+    while asyncio.run(crash_at(point)):
+        point += 1
+    assert point >= len(sizes)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_old_chunks_are_gone_after_each_checkpoint(sizes: list[int]) -> None:
+    async def run() -> None:
+        log = Log()
+        store = store_on(log)
+        for offset, size in enumerate(sizes):
+            await store.save(0, Checkpoint(offset, b"x" * size))
+            assert len(log.records) == len(to_records(Checkpoint(0, b"x" * size), "n", 4))
+
+    asyncio.run(run())
+
+
+def test_chunks_that_a_crash_left_go_but_not_while_someone_may_still_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        log = Log()
+        store = store_on(log)
+        await store.save(0, Checkpoint(1, b"a" * 18))
+        log.left = 3
+        with pytest.raises(ConnectionError):
+            await store.save(0, Checkpoint(2, b"b" * 30))
+        log.left = 10**9
+        store, _ = await resume(log, monkeypatch)
+        await store.save(0, Checkpoint(3, b"c" * 18))
+        assert len(log.records) == 6 + 3
+        monkeypatch.setattr("streams.store.STRAYS_AFTER_S", 0.0)
+        await store.save(0, Checkpoint(4, b"d" * 18))
+        assert len(log.records) == 6
+        assert whole(log) == Checkpoint(4, b"d" * 18)
+
+    asyncio.run(run())
+
+
+def test_no_two_checkpoints_share_a_chunk() -> None:
+    async def run() -> None:
+        log, seen = Log(), set[bytes]()
+        store = store_on(log)
+        for offset in range(20):
+            await store.save(0, Checkpoint(offset, b"x" * 20))
+            chunks = set(log.records) - {HEAD}
+            assert len(chunks) == 5 and not chunks & seen
+            seen |= chunks
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("later", [0, 1, 2], ids=lambda saves: f"{saves}-saves-of-the-new-owner")
+@pytest.mark.parametrize("freezes_after", range(12))
+def test_a_frozen_former_owner_that_goes_on_never_leaves_a_damaged_checkpoint(
+    freezes_after: int, later: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It froze before any record of its save (chunks, head, tombstones); the new owner loads and saves meanwhile."""
+    first, old = Checkpoint(1, b"a" * 18), Checkpoint(2, b"b" * 22)
+
+    async def run() -> None:
+        log = Log()
+        link = Frozen(log, 10**9)
+        former = store_on(link)
+        await former.save(0, first)
+        link.left = freezes_after
+        saving = asyncio.create_task(former.save(0, old))
+        waiting = asyncio.create_task(link.frozen.wait())
+        await asyncio.wait([saving, waiting], return_when=asyncio.FIRST_COMPLETED)
+        owner, _ = await resume(log, monkeypatch)
+        new = [Checkpoint(3 + i, bytes([99 + i]) * 27) for i in range(later)]
+        for checkpoint in new:
+            await owner.save(0, checkpoint)
+        link.thawed.set()
+        await saving
+        waiting.cancel()
+        assert whole(log) in (old, *new)
+        assert await former.save(0, Checkpoint(50, b"f" * 25)) == 25  # it still does not know
+        assert whole(log) == Checkpoint(50, b"f" * 25)
+        await owner.save(0, Checkpoint(60, b"n" * 21))
+        assert whole(log) == Checkpoint(60, b"n" * 21)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_two_owners_that_write_at_once_never_leave_a_damaged_checkpoint(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(seed)
+
+    class Interleaved(Log):
+        async def send(self, topic: str, *, value: bytes | None, key: bytes, partition: int) -> asyncio.Future[None]:
+            for _ in range(rng.randrange(4)):
+                await asyncio.sleep(0)
+            done = await super().send(topic, value=value, key=key, partition=partition)
+            if HEAD in self.records:
+                whole(self)
+            return done
+
+    async def run() -> None:
+        log = Interleaved()
+
+        async def own(first: int) -> None:
+            store = store_on(log)
+            for offset in range(first, first + 10):
+                if rng.random() < 0.2:
+                    store, _ = await resume(log, monkeypatch)
+                await store.save(0, Checkpoint(offset, bytes([offset]) * rng.randrange(1, 40)))
+
+        await asyncio.gather(own(0), own(100))
+
+    asyncio.run(run())
 
 
 def test_a_crash_right_after_a_restart_still_leaves_the_checkpoint_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +261,7 @@ def test_the_head_is_sent_only_after_all_chunks_are_durable() -> None:
             super().__init__()
             self.pending = 0
 
-        async def send(self, topic: str, *, value: bytes, key: bytes, partition: int) -> asyncio.Future[None]:
+        async def send(self, topic: str, *, value: bytes | None, key: bytes, partition: int) -> asyncio.Future[None]:
             assert key != HEAD or self.pending == 0
             self.pending += 1
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -139,9 +278,9 @@ def test_the_head_is_sent_only_after_all_chunks_are_durable() -> None:
 
 def test_a_chunk_that_is_not_acknowledged_leaves_no_head() -> None:
     class Failing(Log):
-        async def send(self, topic: str, *, value: bytes, key: bytes, partition: int) -> asyncio.Future[None]:
+        async def send(self, topic: str, *, value: bytes | None, key: bytes, partition: int) -> asyncio.Future[None]:
             future = await super().send(topic, value=value, key=key, partition=partition)
-            if key == chunk_key(0, 2):
+            if key.endswith(b"/2"):
                 failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 failed.set_exception(ConnectionError("not enough replicas"))
                 return failed
@@ -155,7 +294,7 @@ def test_a_chunk_that_is_not_acknowledged_leaves_no_head() -> None:
 
 # ── damage ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-WHOLE = dict(to_records(Checkpoint(7, bytes(range(40))), 1, 10))
+WHOLE = dict(to_records(Checkpoint(7, bytes(range(40))), "n", 10))
 
 
 @pytest.mark.parametrize("key", sorted(WHOLE))
@@ -176,7 +315,7 @@ def test_a_missing_or_altered_chunk_is_refused(key: bytes) -> None:
     "head",
     [b"", b"garbage", b"\xff", b"\xa1\xff", b"\x95\x01\x00\x00\xa1\xff\xc4\x00",
      b"\x96" + b"\x00" * 5 + b"\x91" * 100_000,
-     msgspec.msgpack.encode(Head(1, 0, 2**31, b"", b"")), msgspec.msgpack.encode(Head(1, 0, -5, b"", b"")),
+     msgspec.msgpack.encode(Head(1, "n", 2**31, b"", b"")), msgspec.msgpack.encode(Head(1, "n", -5, b"", b"")),
      msgspec.msgpack.encode([1, 0, 0]), msgspec.msgpack.encode({"offset": 1})],
 )  # fmt: skip
 def test_a_head_that_is_none_is_refused(head: bytes) -> None:
@@ -195,4 +334,4 @@ def test_no_flipped_bit_goes_unnoticed_in_a_state() -> None:
         except CheckpointRefused:
             continue
         assert found is not None
-        assert found[0].state == bytes(range(40))  # only the offset or the slot of a head can be altered unseen
+        assert found.state == bytes(range(40))  # only the offset of a head can be altered unseen

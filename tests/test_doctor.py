@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,7 +26,7 @@ from streams import doctor
 from streams._process import free_port
 from streams.cli import cli
 from streams.doctor import Check, examine
-from streams.settings import Settings
+from streams.settings import ENV_PREFIX, Settings
 from streams.topics import Topics
 from tests.conftest import KafkaUnderTest
 
@@ -306,6 +310,38 @@ def test_the_command_ends_with_1_when_something_failed(monkeypatch: pytest.Monke
     monkeypatch.setenv("TRUSTWATCH_KAFKA__REQUEST_TIMEOUT_S", "0.3")
     done = CliRunner().invoke(cli, ["doctor", "--json"], standalone_mode=False)
     assert done.return_value == 1
-    checks = msgspec.json.decode(done.stdout, type=list[Check])
+    said = json.loads(done.stdout)
+    assert said.keys() == {"ok", "checks"} and said["ok"] is False
+    checks = msgspec.convert(said["checks"], list[Check])
     assert [check.name for check in checks[:2]] == ["settings", "broker"]
     assert all(check.fix for check in checks if check.result in ("warn", "fail"))
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "code", "says"),
+    [
+        (["state"], {"KAFKA__BOOTSTRAP_SERVERS": NOBODY}, 1, "kafka.bootstrap_servers"),
+        (["topics", "check"], {"KAFKA__BOOTSTRAP_SERVERS": NOBODY}, 1, "kafka.bootstrap_servers"),
+        (["topics", "check"], {"KAFKA__BOOTSTRAP_SERVERS": "a:b:c"}, 1, "kafka.bootstrap_servers"),
+        (["state"], {"KAFKA__BOOTSTRAP_SERVERS": "a:b:c"}, 1, "kafka.bootstrap_servers"),
+        (["replay", "{file}"], {"TOPICS__RAW": "[]"}, 2, "topics.raw"),
+        (["backtest", "{file}"], {"TOPICS__RAW": "[]"}, 2, "topics.raw"),
+        (["worker", "--loglevel", "FOO"], {}, 2, "--loglevel"),
+        (["ingest", "--loglevel", "FOO"], {}, 2, "--loglevel"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_ends_in_a_sentence_and_a_code(
+    command: list[str], variables: dict[str, str], code: int, says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text("{}\n")
+    environment = {"KAFKA__REQUEST_TIMEOUT_S": "0.3", "PRIVACY__PSEUDONYM_KEY": "0123456789abcdef", **variables}
+    done = subprocess.run(
+        [sys.executable, "-m", "streams.cli", *(part.format(file=file) for part in command)], cwd=tmp_path,
+        env={**os.environ, **{ENV_PREFIX + name: value for name, value in environment.items()}},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

@@ -24,7 +24,9 @@ def judge(**sections: dict[str, object]) -> Judge:
 def said(
     made: Judge, *verdicts: Verdict, key: tuple[str, Segment] = KEY, name: str = "early_dropoff"
 ) -> list[Finding | None]:
-    return [made.update(name, key, verdict, T0 + 60.0 * i) for i, verdict in enumerate(verdicts)]
+    told = [made.update(name, key, verdict, T0 + 60.0 * i) for i, verdict in enumerate(verdicts)]
+    assert all(len(findings) < 2 for findings in told)
+    return [findings[0] if findings else None for findings in told]
 
 
 def test_only_an_alert_begins_a_finding() -> None:
@@ -78,11 +80,11 @@ def test_an_open_finding_is_refreshed_now_and_then() -> None:
     made = judge()
     later = msgspec.structs.replace(ALERT, n_after=500)
     assert made.update("early_dropoff", KEY, ALERT, T0)
-    assert made.update("early_dropoff", KEY, later, T0 + REFRESH_S - 1) is None
-    refreshed = made.update("early_dropoff", KEY, later, T0 + REFRESH_S)
+    assert made.update("early_dropoff", KEY, later, T0 + REFRESH_S - 1) == []
+    (refreshed,) = made.update("early_dropoff", KEY, later, T0 + REFRESH_S)
     assert refreshed
     assert refreshed.n_after == 500
-    assert made.update("early_dropoff", KEY, later, T0 + REFRESH_S + 1) is None
+    assert made.update("early_dropoff", KEY, later, T0 + REFRESH_S + 1) == []
 
 
 def test_the_id_follows_from_detector_segment_kind_and_onset_only() -> None:
@@ -145,8 +147,8 @@ def test_a_judge_goes_on_from_its_state() -> None:
     first, second = judge(), judge()
     said(first, ALERT)
     second.state = msgspec.msgpack.decode(msgspec.msgpack.encode(first.state), type=type(first.state))
-    assert second.update("early_dropoff", KEY, ALERT, T0 + 1) is None
-    ended = second.update("early_dropoff", KEY, OK, T0 + 2)
+    assert second.update("early_dropoff", KEY, ALERT, T0 + 1) == []
+    (ended,) = second.update("early_dropoff", KEY, OK, T0 + 2)
     assert ended
     assert ended.resolved_at == iso(T0 + 2)
 
@@ -168,3 +170,15 @@ def test_the_summary_says_what_where_since_when_and_how_much(
     verdict: Verdict, segment: dict[str, str], unit: str, expected: str
 ) -> None:
     assert summarise("T", verdict, segment, unit, "2026-03-01T10:00:00Z") == expected
+
+
+def test_an_alert_of_another_kind_ends_the_finding_and_begins_its_own() -> None:
+    made = judge()
+    first = msgspec.structs.replace(ALERT, kind="distribution")
+    second = msgspec.structs.replace(ALERT, kind="calibration", onset=T0)
+    (begun,) = made.update("lead_score_drift", KEY, first, T0)
+    assert made.update("lead_score_drift", KEY, msgspec.structs.replace(second, level="warn"), T0 + 1) == []
+    ended, other = made.update("lead_score_drift", KEY, second, T0 + 2)
+    assert (ended.id, ended.kind, ended.resolved_at) == (begun.id, "distribution", iso(T0 + 2))
+    assert (other.kind, other.onset, other.resolved_at) == ("calibration", iso(T0), None)
+    assert other.id != begun.id and len(made.state.open) == 1

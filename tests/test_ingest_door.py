@@ -14,9 +14,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streams.errors import ConfigError
-from streams.frames import Frame, Item, Mark, Place
+from streams.events import FORGET_TYPES
+from streams.frames import Frame, Item, Mark, Place, partition_of
 from streams.ingest import HEADER_EVERY_S, Door, Flush, Raw
 from streams.privacy import Privacy
+from streams.sessionize import Sessionizer
+from streams.units import Plan
 from tests.kit import KEY, NOW, T0, door, native, raws, settings_of
 
 SMALL = settings_of(ingest={"frame_events": 3}, topics={"events_partitions": 3})
@@ -282,3 +285,92 @@ def test_random_bytes_are_all_counted() -> None:
     take(gate, *(rng.randbytes(rng.randrange(40)) for _ in range(500)))
     assert sum(gate.outcomes.values()) == 500
     assert {outcome for _, outcome, _ in gate.outcomes} == {"dead_letter"}
+
+
+# ── timestamps of messages, partitions added later ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("written", [4_102_444_800.0, NOW / 1000, 0.0, -1.0, None, 1e15], ids=str)
+def test_a_wrong_timestamp_of_a_message_neither_rejects_it_nor_moves_the_clock(written: float | None) -> None:
+    """A CreateTime of the year 2100, or one in seconds where milliseconds belong."""
+    gate = door()
+    good = native("page_viewed", 10, id="good")
+    future = native("page_viewed", NOW - T0 + 40 * 86_400.0, id="future")
+    gate.take([Raw("web-events", 0, 0, good, time=written), Raw("web-events", 0, 1, future, time=written),
+               Raw("web-events", 0, 2, native("page_viewed", 11, id="next"), time=NOW)], NOW)  # fmt: skip
+    flush = gate.flush(NOW, everything=True)
+    assert [item.place.offset for item in items(flush)] == [0, 2]
+    assert [(mark.outcome, mark.reason) for mark in marks(flush)] == [("dead_letter", "time_out_of_range")]
+    assert gate.clock_of("web-events/0").time == T0 + 11
+
+
+def test_a_message_read_again_is_judged_by_when_it_was_written() -> None:
+    ahead = native("page_viewed", 40 * 86_400.0)
+    for now in (NOW, NOW + 86_400.0 * 365):
+        gate = door()
+        gate.take([Raw("web-events", 0, 0, ahead, time=T0)], now)
+        assert [mark.reason for mark in marks(gate.flush(now))] == ["time_out_of_range"]
+
+
+def test_late_and_dead_items_of_a_partition_that_was_added_later_are_counted() -> None:
+    gate = door(SMALL, **{"web-events": 1})
+    gate.open_source("web-events/7")  # before the door knows how many there are
+    values = [native("page_viewed", 5000), native("page_viewed", 0, id="old"), b"{", None]
+    gate.take(raws(values, partition=7), NOW)
+    flush = gate.flush(NOW, everything=True)
+    assert [mark.reason or mark.outcome for mark in marks(flush)] == ["late", "not_json", "tombstone"]
+    gate.know({"web-events": 8})
+    assert {frame.sources["web-events"] for _, frame in take(gate, b"{", first=1).frames} == {8}
+
+
+# ── erasure by a second id ────────────────────────────────────────────────────────────────────────────────────────
+
+FOUR = settings_of(topics={"events_partitions": 4}, ingest={"frame_events": 5})
+
+
+def apply_to_four(flushes: list[Flush]) -> list[Sessionizer]:
+    plan = Plan(FOUR)
+    stages = [plan.sessionizer(partition) for partition in range(4)]
+    offset = 0
+    for flush in flushes:
+        for target, frame in flush.frames:
+            stages[target].apply(frame, offset)
+            offset += 1
+    return stages
+
+
+@pytest.mark.parametrize("kind", sorted(FORGET_TYPES))
+@pytest.mark.parametrize("again", [False, True], ids=["once", "read-again"])
+def test_an_erasure_by_a_second_id_reaches_the_partition_that_holds_it(kind: str, again: bool) -> None:
+    people = [f"person-{i}" for i in range(40)]
+    pseudonym = Privacy(KEY).pseudonym
+    messages = [native("page_viewed", i / 10, person, page="/cart") for i, person in enumerate(people)]
+    messages += [native("lead_created", 5 + i / 10, person) for i, person in enumerate(people)]
+    pairs = list(zip(people[:20], people[20:], strict=True))[:15]
+    messages += [native(kind, 20 + i / 10, one, also_person=other) for i, (one, other) in enumerate(pairs)]
+    crossing = [
+        pair for pair in pairs if len({partition_of(pseudonym(person), 4) for person in pair}) == 2
+    ]  # else it proves nothing
+    assert len(crossing) > 5
+    gate = door(FOUR)
+    flushes = [take(gate, *messages)]
+    if again:
+        gate.open_source("web-events/0")
+        flushes.append(take(gate, *messages))
+    flushes.append(take(gate, clock(100), first=len(messages)))
+    stages = apply_to_four(flushes)
+    erased = {pseudonym(person) for pair in pairs for person in pair}
+    kept = {pseudonym(person) for person in people} - erased
+    assert {person for stage in stages for person in stage.state.sessions} == kept
+    assert {person for stage in stages for person in stage.state.leads} == kept
+    totals = [stage.state.totals for stage in stages]
+    assert sum(total.consumed for total in totals) == sum(total.applied for total in totals) == len(messages)
+    assert sum(total.repeats for total in totals) == (len(messages) if again else 0)
+    assert sum(gate.outcomes.values()) == len(messages) * (1 + again)
+    assert sum(total.failed for total in totals) == 0
+    assert sum(stage.pending_events for stage in stages) == 0
+
+
+def test_an_erasure_within_one_partition_is_told_once() -> None:
+    flush = take(door(), native("erasure_requested", 0, "anna", also_person="bert"))
+    assert [len(section.echoes) for _, frame in flush.frames for section in frame.sections] == [0]

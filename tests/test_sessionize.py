@@ -474,3 +474,37 @@ def test_only_web_events_make_sessions() -> None:
     assert (stage.state.sessions, stage.state.leads, counted) == ({}, {}, Tally())
     assert stage.state.totals.applied == 3
     assert "email_opened" not in WEB_TYPES
+
+
+# ── errors of our own ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("what", ["advance", "apply", "judge"])
+def test_what_raises_on_one_person_is_counted_and_stops_nobody_else(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an event, in the timer of a session, in the timer of a lead."""
+    stage = sessionizer(SETTINGS)
+    owner: Any = stage._leads if what == "judge" else stage._sessions
+    real = getattr(owner, what)
+
+    def fails(thing: Any, *more: Any) -> Any:
+        if thing.person == "anna":
+            raise ZeroDivisionError("a bug")
+        return real(thing, *more)
+
+    monkeypatch.setattr(owner, what, fails)
+    events = [event(kind, at, person) for at, kind in ((0, "page_viewed"), (1, "lead_created"), (4, "page_viewed"))
+              for person in ("anna", "bert")]  # fmt: skip
+    stage.apply(frame(section(events, 10)), 0)
+    stage.apply(frame(section([], 100_000)), 1)
+    totals = stage.state.totals
+    assert totals.failed > 0
+    assert (totals.applied, totals.consumed, stage.pending_events) == (6, 6, 0)
+    assert stage.state.sessions == {}
+    assert "bert" not in stage.state.leads
+    assert totals.steps > 0
+
+
+def test_ids_beyond_the_limit_are_counted_as_unremembered() -> None:
+    stage = sessionizer(settings_of(limits={"dedupe_ids": 3}))
+    stage.apply(frame(section([event("page_viewed", i) for i in range(5)], 10)), 0)
+    assert (stage.state.totals.unremembered, stage.remembered_ids, stage.state.totals.applied) == (2, 3, 5)

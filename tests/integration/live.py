@@ -89,6 +89,34 @@ class LiveLine:
             f"not done after {timeout_s} s: {state and state.accounting} {state and state.until}\n{self.logs()}"
         )
 
+    def wait_for_the_middle(self, after: int, events: int, timeout_s: float = 45.0) -> int:
+        """Items accounted for durably, as soon as they are more than `after`; fails if it is all over by then."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            consumed = self.state().accounting["consumed"]
+            if consumed > after:
+                assert consumed < events, f"too late to kill in the middle: {consumed} of {events}"
+                return consumed
+            for process in self.processes:
+                assert process.poll() in (None, -signal.SIGKILL), self.logs()
+        raise AssertionError(f"nothing beyond {after} of {events} after {timeout_s} s\n{self.logs()}")
+
+    def wait_for_rest(self, timeout_s: float = 30.0) -> int:
+        """Items accounted for durably, once they have stopped growing."""
+        deadline = time.monotonic() + timeout_s
+        last = -1
+        while (consumed := self.state().accounting["consumed"]) != last:
+            assert time.monotonic() < deadline, f"still growing: {consumed}"
+            last = consumed
+            time.sleep(STATE_EVERY_S)
+        return last
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGKILL to a process that runs."""
+        assert process.poll() is None, self.logs()
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+
     def state(self) -> LineState:
         """What the checkpoints say now."""
         return read_state(self.settings)

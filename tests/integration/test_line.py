@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,17 +84,23 @@ def test_100_000_events_are_all_accounted_for_and_give_what_a_backtest_gives(
     assert time.monotonic() - began < 10
 
 
+SLOWLY = {"INGEST__BATCH_EVENTS": "5"}
+"""Many small batches, so that a kill falls between two of them; no result depends on it."""
+
+
 def test_a_worker_killed_again_and_again_ends_in_the_state_of_an_undisturbed_one(
     line: LiveLine, recorded: tuple[Path, int]
 ) -> None:
     path, events = recorded
     line.run("replay", str(path))
-    rng = random.Random(7)
+    done = 0
     for _ in range(3):
-        worker = line.start("worker")
-        time.sleep(rng.uniform(9.0, 13.0))  # long enough to get partitions, short enough to be in the middle
-        worker.kill()
-        worker.wait()
+        worker = line.start("worker", **SLOWLY)
+        line.wait_for_the_middle(done, events)
+        line.kill(worker)
+        left = line.state().accounting["consumed"]
+        assert done < left < events, "the kill must fall into the middle, after this worker did something"
+        done = left
     line.start("worker")
     assert_same_as_backtest(line, path, events)
 
@@ -106,11 +111,14 @@ def test_ingest_apart_and_killed_reads_again_and_counts_nothing_twice(
     path, events = recorded
     line.start("worker", "--no-ingest")
     line.run("replay", str(path))
+    done = 0
     for _ in range(2):
-        ingest = line.start("ingest")
-        time.sleep(6.0)
-        ingest.kill()
-        ingest.wait()
+        ingest = line.start("ingest", **SLOWLY)
+        line.wait_for_the_middle(done, events)
+        line.kill(ingest)
+        left = line.wait_for_rest()
+        assert done < left < events, "some frames must be written, but not all"
+        done = left
     line.start("ingest")
     assert_same_as_backtest(line, path, events)
 
