@@ -33,7 +33,7 @@ from streams.units import Plan
 Result = Literal["ok", "warn", "fail", "skip"]
 CHECK_S: Final = 20.0
 """No check takes longer than this."""
-KAFKA_S: Final = 5.0
+KAFKA_S: Final = 10.0
 HTTP_S: Final = 3.0
 COORDINATOR_S: Final = 3.0
 AHEAD_S: Final = 5.0

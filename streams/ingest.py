@@ -136,8 +136,9 @@ class Door:
         return min(raw.time, now_s)
 
     def know(self, sources: Mapping[str, int]) -> None:
-        """Learn how many partitions raw topics have by now."""
-        self._sources |= sources
+        """Learn how many partitions raw topics have by now; metadata may be stale, so the number never falls."""
+        for topic, count in sources.items():
+            self._sources[topic] = max(count, self._sources.get(topic, 0))
 
     def flush(self, now_s: float, *, everything: bool = False) -> Flush:
         """Hand out what was gathered, and tell every events partition how far the sources are.

@@ -110,6 +110,8 @@ class Ingest(Service):  # type: ignore[misc]
     async def _note_idle(self, consumer: AIOKafkaConsumer, door: Door, now: float) -> None:
         """A source that is known to be read to its end, and stays quiet, stops holding the watermark back."""
         for where, since in list(self._quiet_since.items()):
+            if where not in consumer.assignment():
+                continue  # revoked while we waited below
             end = consumer.highwater(where)
             if where in self._done and end is not None:
                 self.behind[where] = max(0, end - self._done[where][0])
@@ -166,7 +168,9 @@ class Ingest(Service):  # type: ignore[misc]
         epoch, clocks = self._epoch, await self._clocks(new)
         if epoch != self._epoch:
             return
-        door.know({topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in {w.topic for w in new}})
+        for where in new:
+            known = self._consumer.partitions_for_topic(where.topic) or ()
+            door.know({where.topic: max(len(known), where.partition + 1)})
         for where, (offset, clock) in clocks.items():
             door.open_source(_source(where), clock)
             self._quiet_since[where] = time.time()

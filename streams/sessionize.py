@@ -68,7 +68,7 @@ class Totals(msgspec.Struct, array_like=True):
         evicted: sessions and leads closed early, because a limit was reached.
         forced: times the watermark was pushed, because too many events were waiting.
         forgotten: people whose state was erased on request.
-        failed: times our own code raised on one person: a bug; their session was let go.
+        failed: times our own code raised on one person: a bug; their session and lead were let go.
         unremembered: applied events whose repeats will not be recognised, because a limit was reached.
     """
 
@@ -338,6 +338,7 @@ class Sessionizer:
             totals = self.state.totals
             totals.failed += 1
             self.state.sessions.pop(person, None)
+            self.state.leads.pop(person, None)
             log.error("sessionize[%d]: %s failed", self._partition, do.__name__, exc_info=totals.failed == 1)
 
     def _process(self, event: Event, bucket: int) -> None:

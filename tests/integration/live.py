@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
+
+from kafka import KafkaConsumer, TopicPartition
 
 from streams.errors import CheckpointRefused
 from streams.settings import ENV_PREFIX, Settings, load_settings
@@ -100,6 +103,18 @@ class LiveLine:
             for process in self.processes:
                 assert process.poll() in (None, -signal.SIGKILL), self.logs()
         raise AssertionError(f"nothing beyond {after} of {events} after {timeout_s} s\n{self.logs()}")
+
+    def wait_for_frames(self, more: int, timeout_s: float = 45.0) -> None:
+        """Return as soon as ingest has written so many more frames; quick, unlike reading the state."""
+        topics = self.settings.topics
+        where = [TopicPartition(topics.events, partition) for partition in range(topics.events_partitions)]
+        deadline = time.monotonic() + timeout_s
+        consumer = KafkaConsumer(bootstrap_servers=self.settings.kafka.bootstrap_servers)
+        with contextlib.closing(consumer):
+            before = sum(consumer.end_offsets(where).values())
+            while sum(consumer.end_offsets(where).values()) < before + more:
+                assert time.monotonic() < deadline, f"no {more} more frames after {timeout_s} s\n{self.logs()}"
+                time.sleep(0.02)
 
     def wait_for_rest(self, timeout_s: float = 30.0) -> int:
         """Items accounted for durably, once they have stopped growing."""

@@ -84,10 +84,6 @@ def test_100_000_events_are_all_accounted_for_and_give_what_a_backtest_gives(
     assert time.monotonic() - began < 10
 
 
-SLOWLY = {"INGEST__BATCH_EVENTS": "5"}
-"""Many small batches, so that a kill falls between two of them; no result depends on it."""
-
-
 def test_a_worker_killed_again_and_again_ends_in_the_state_of_an_undisturbed_one(
     line: LiveLine, recorded: tuple[Path, int]
 ) -> None:
@@ -95,7 +91,7 @@ def test_a_worker_killed_again_and_again_ends_in_the_state_of_an_undisturbed_one
     line.run("replay", str(path))
     done = 0
     for _ in range(3):
-        worker = line.start("worker", **SLOWLY)
+        worker = line.start("worker", INGEST__BATCH_EVENTS="5")  # small batches: the kill falls between two
         line.wait_for_the_middle(done, events)
         line.kill(worker)
         left = line.state().accounting["consumed"]
@@ -113,8 +109,8 @@ def test_ingest_apart_and_killed_reads_again_and_counts_nothing_twice(
     line.run("replay", str(path))
     done = 0
     for _ in range(2):
-        ingest = line.start("ingest", **SLOWLY)
-        line.wait_for_the_middle(done, events)
+        ingest = line.start("ingest", INGEST__BATCH_EVENTS="20")  # small batches: the kill falls between two
+        line.wait_for_frames(2000)
         line.kill(ingest)
         left = line.wait_for_rest()
         assert done < left < events, "some frames must be written, but not all"
