@@ -77,7 +77,7 @@ class LiveLine:
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    def wait(self, consumed: int, until: float, timeout_s: float = 120.0) -> LineState:
+    def wait(self, consumed: int, until: float, timeout_s: float = 240.0) -> LineState:
         """The durable state once so many items are accounted for and all is judged up to `until`."""
         deadline = time.monotonic() + timeout_s
         state = None
@@ -92,7 +92,7 @@ class LiveLine:
             f"not done after {timeout_s} s: {state and state.accounting} {state and state.until}\n{self.logs()}"
         )
 
-    def wait_for_the_middle(self, after: int, events: int, timeout_s: float = 45.0) -> int:
+    def wait_for_the_middle(self, after: int, events: int, timeout_s: float = 90.0) -> int:
         """Items accounted for durably, as soon as they are more than `after`; fails if it is all over by then."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -104,7 +104,7 @@ class LiveLine:
                 assert process.poll() in (None, -signal.SIGKILL), self.logs()
         raise AssertionError(f"nothing beyond {after} of {events} after {timeout_s} s\n{self.logs()}")
 
-    def wait_for_frames(self, more: int, timeout_s: float = 45.0) -> None:
+    def wait_for_frames(self, more: int, timeout_s: float = 90.0) -> None:
         """Return as soon as ingest has written so many more frames; quick, unlike reading the state."""
         topics = self.settings.topics
         where = [TopicPartition(topics.events, partition) for partition in range(topics.events_partitions)]
@@ -116,7 +116,7 @@ class LiveLine:
                 assert time.monotonic() < deadline, f"no {more} more frames after {timeout_s} s\n{self.logs()}"
                 time.sleep(0.02)
 
-    def wait_for_rest(self, timeout_s: float = 30.0) -> int:
+    def wait_for_rest(self, timeout_s: float = 120.0) -> int:
         """Items accounted for durably, once they have stopped growing."""
         deadline = time.monotonic() + timeout_s
         last = -1
