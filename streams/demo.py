@@ -49,7 +49,8 @@ REPLAY_S: Final = 20.0
 TIMEOUT_S: Final = 120.0
 STOP_S: Final = 15.0
 MAX_UNEXPECTED: Final = 2
-"""About a hundred streams are watched for three weeks; more findings out of nowhere than this would be noise."""
+"""More findings out of nowhere than this on the shipped sample are a regression. It says nothing of other data: sets
+simulated with other seeds gave five to nine."""
 DEMO_KEY: Final = "demo: made-up people only"
 """No secret: the sample holds no real person, and a fixed key puts its people into the same partitions on every run."""
 SAMPLE: Final = (("web.jsonl.gz", "web-events"), ("crm.jsonl.gz", "crm-events"))

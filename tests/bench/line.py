@@ -135,7 +135,7 @@ def _watch(worker: ManagedProcess, pid: int, port: int, count: int) -> Run:
     began, cpu, incomplete = time.time(), cpu_s(pid), time.time()
     while time.monotonic() < deadline and worker.running:
         seen, now = scrape(port), time.time()
-        consumed = sum(value for _, value in seen["trustwatch_events_total"])
+        consumed = sum(value for _, value in seen.get("trustwatch_events_total", []))
         if not sum(value for _, value in seen["trustwatch_ingest_items_total"]):
             began, cpu = now, cpu_s(pid)
         if consumed < count:
