@@ -18,8 +18,8 @@ endef
 
 .PHONY: help
 help: ## list the targets
-	@sed -nE 's/^([.a-z]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
-		printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@sed -nE 's/^([.a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+		printf '  make %-15s %s\n' "$$name" "$$what"; done
 
 .PHONY: demo
 demo: .venv ## see it work: embedded broker, sample journeys, findings (no Java, no Docker)
@@ -41,6 +41,10 @@ gen: .venv ## rewrite what is generated from code
 .PHONY: bench
 bench: .venv broker ## events per second and delays, measured
 	$(BIN)/python -m tests.bench.line $(ARGS)
+
+.PHONY: bench-detection
+bench-detection: .venv ## how well changes are found, beside River's detectors; writes report/ (ARGS=--quick)
+	$(BIN)/python -m tests.bench.detection $(ARGS)
 
 .PHONY: clean
 clean: ## back to a fresh checkout: build products, caches, fetched jars, .venv

@@ -8,7 +8,7 @@ dashboards) follows from the class.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
@@ -68,6 +68,10 @@ class Verdict(msgspec.Struct, frozen=True):
         n_after: observations behind `after`.
         evidence: name → number, for the reader of the finding.
         kind: what kind of change, where a detector tells several apart.
+        onset_from: earliest event time of the onset (95 % interval), seconds; None if not known.
+        onset_to: latest one.
+        gain: log-likelihood gained by "exactly this segment changed" over "nothing changed", at the size that fits
+            best, nats. Segments of a family are compared by it to find the one that explains the others; 0: not known.
     """
 
     level: Level
@@ -80,6 +84,9 @@ class Verdict(msgspec.Struct, frozen=True):
     n_after: int = 0
     evidence: Mapping[str, float] = {}
     kind: str = ""
+    onset_from: float | None = None
+    onset_to: float | None = None
+    gain: float = 0.0
 
 
 WARMING = Verdict(level="warming")
@@ -99,6 +106,10 @@ class Detector(ABC, Generic[ObservationT, ParamsT]):
         alert: when it pages.
         Params: its parameters (a `Params` subclass).
         State: a msgspec Struct that holds all it has learnt; `self.state` is one of it.
+        stage: the one stage it watches, where that is none of the journey's (`leads`).
+
+    Attributes:
+        allowance: false pages a week that this instance may give; None while nobody said.
     """
 
     title: ClassVar[str]
@@ -107,6 +118,8 @@ class Detector(ABC, Generic[ObservationT, ParamsT]):
     alert: ClassVar[AlertOn]
     Params: ClassVar[type[Params]]
     State: ClassVar[type[msgspec.Struct]]
+    stage: ClassVar[str | None] = None
+    allowance: float | None = None
 
     def __init__(self, params: ParamsT) -> None:
         """Start with nothing learnt."""
@@ -128,6 +141,46 @@ class Detector(ABC, Generic[ObservationT, ParamsT]):
         Laws (checked by `tests/test_contract.py` for every detector): deterministic; x unchanged; same verdicts after
         a snapshot and restore; bounded state; no I/O, clock, logging.
         """
+
+    def allow(self, false_pages_per_week: float) -> None:
+        """Take this instance's share of the installation's false-page budget; thresholds follow from it.
+
+        Called before the first observation, whenever the number of watched streams changes the share, and after a
+        restore; to be told the same share again must change nothing. For a known baseline an e-detector keeps it as a
+        bound (Shin, Ramdas & Rinaldo 2022: the mean number of updates to a false alarm is at least exp(threshold)); for
+        a learnt one it is a target.
+
+        Args:
+            false_pages_per_week: of event time, over all that this instance tests; > 0.
+        """
+        self.allowance = false_pages_per_week
+
+    def trace(self) -> Mapping[str, float]:
+        """What it saw in its last observation, and what it made of that: a picture explains findings with it.
+
+        Pure: it changes nothing, and nobody asks while a live line runs. A detector without it (the default) is
+        explained by its verdicts.
+
+        Returns:
+            Any of `n` (trials) and `k` (hits, or the sum of values) of the last observation alone; `expected`, `low`
+            and `high` (baseline for `k / n`, with its 95 % interval); `statistic`, `warn` and `threshold` (nats);
+            `back` and `back_at` (evidence that the old level has returned, and where that ends an alert, nats).
+            What is not known yet is left out. A detector of several views gives each one's under `<view>.<name>`, and
+            the plain names for the view that its verdict is about.
+        """
+        return {}
+
+    @classmethod
+    def stages(cls, params: ParamsT, journey: Sequence[str]) -> tuple[str, ...]:
+        """The stages that it may watch; the budget is split over them.
+
+        Args:
+            params: if they have `stages` and these are not empty, it watches no others.
+            journey: all stages of the journey.
+        """
+        if cls.stage is not None:
+            return (cls.stage,)
+        return tuple(getattr(params, "stages", ())) or tuple(journey)
 
     def snapshot(self) -> bytes:
         """The state as data (msgpack), never code."""

@@ -1,16 +1,10 @@
-"""The two rates that show hesitation; `detectors.hesitation` watches both."""
+"""The three rates that show hesitation; `detectors.hesitation` watches them together."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from detectors._base import AlertOn
+from detectors._micro_signals import SIGNALS
 from detectors._rate import RateDetector
-
-SIGNALS: Final = (
-    "rage_click", "dead_click", "error_click", "u_turn", "page_loop", "field_return", "repeated_search", "compare_loop",
-)  # fmt: skip
-"""Micro-signals of hesitation, in the order of every vector that holds them."""
 
 
 class SignalRate(RateDetector):
@@ -30,9 +24,21 @@ class ModelRate(RateDetector):
     """Steps that the stage's model calls hesitant, of those it was asked about while it could tell."""
 
     title = "Hesitation by the model"
-    state_version = 1
+    state_version = 2
     alert = AlertOn()
     hits = ("hesitant",)
     trials = ("asked",)
     worse = "up"
     cases = "extra_hesitant"
+
+
+class NoveltyRate(RateDetector):
+    """Steps unlike nearly all that the stage has seen before, of those weighed against them."""
+
+    title = "Behaviour not seen before"
+    state_version = 1
+    alert = AlertOn()
+    hits = ("novel",)
+    trials = ("weighed",)
+    worse = "up"
+    cases = "extra_novel"

@@ -5,6 +5,8 @@ A rate detector names its count fields and its bad side; learning, testing, onse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import log
 from typing import ClassVar
 
 import msgspec
@@ -12,7 +14,8 @@ from pydantic import Field
 
 from detectors._base import OK, WARMING, Bucket, Detector, Verdict
 from detectors._baseline import Side
-from detectors._sequential import BinomialCusum, BinomialParams, BinomialState
+from detectors._edetector import Change
+from detectors._ratetest import WARN_SHARE, RateTest, TestParams, TestState, wilson
 
 
 class RateObservation(msgspec.Struct, frozen=True, gc=False):
@@ -31,14 +34,14 @@ class RateObservation(msgspec.Struct, frozen=True, gc=False):
     shares: tuple[int, ...] = ()
 
 
-class RateParams(BinomialParams):
+class RateParams(TestParams):
     """Parameters of every rate detector."""
 
     stages: tuple[str, ...] = Field((), description="journey stages to watch; empty: every stage that has the counts")
 
 
 class RateDetector(Detector[RateObservation, RateParams]):
-    """One rate of one stage and segment, on a learnt time-of-day baseline, tested by `BinomialCusum`.
+    """One rate of one stage and segment, on a learnt baseline, tested by `RateTest`.
 
     Class attributes:
         hits: count fields that add up to the hits.
@@ -50,7 +53,7 @@ class RateDetector(Detector[RateObservation, RateParams]):
 
     unit = "ratio"
     Params = RateParams
-    State = BinomialState
+    State = TestState
     hits: ClassVar[tuple[str, ...]]
     trials: ClassVar[tuple[str, ...]]
     worse: ClassVar[Side]
@@ -66,7 +69,8 @@ class RateDetector(Detector[RateObservation, RateParams]):
     def __init__(self, params: RateParams) -> None:
         """Start with nothing learnt."""
         self.params = params
-        self.resume(BinomialState.of(1, len(self.shares)))
+        self._last: RateObservation | None = None
+        self.resume(TestState.of(1, len(self.shares)))
 
     @classmethod
     def look(cls, bucket: Bucket, params: RateParams) -> RateObservation | None:
@@ -81,10 +85,31 @@ class RateDetector(Detector[RateObservation, RateParams]):
 
     def observe(self, x: RateObservation) -> Verdict:
         """Learn from hits and trials and judge their rate."""
-        phase = self._test.update_binomial(x.ts, x.k, x.n, x.shares)
+        self._last = x
+        phase = self._test.advance(x.ts, x.k, x.n, x.shares)
         if phase == "warming":
             return WARMING
         return OK if phase in ("quiet", "recovered", "accepted") else self._judge()
+
+    def allow(self, false_pages_per_week: float) -> None:
+        """Take this stream's share of the installation's false-page budget."""
+        super().allow(false_pages_per_week)
+        self._test.allow(false_pages_per_week)
+
+    def trace(self) -> Mapping[str, float]:
+        """The last observation, the baseline and the evidence; see `Detector.trace`."""
+        last, test = self._last, self._test
+        seen = {"k": float(last.k), "n": float(last.n)} if last else {}
+        if test.level == "warming":
+            return seen
+        expected, low, high = test.before()
+        # After an alarm has ended the total is that of the alarm until the next observation.
+        statistic = max(0.0, test.evidence.statistic)
+        numbers = {"expected": expected, "low": low, "high": min(high, 1.0), "statistic": statistic,
+                   "warn": test.threshold + log(WARN_SHARE), "threshold": test.threshold}  # fmt: skip
+        if test.drift_detected:
+            numbers |= {"back": self.state.evidence.back, "back_at": self.params.recover_at}
+        return seen | numbers
 
     def restore(self, blob: bytes) -> None:
         """Take up a state written by `snapshot`.
@@ -95,39 +120,49 @@ class RateDetector(Detector[RateObservation, RateParams]):
         super().restore(blob)
         self.resume(self.state)
 
-    def resume(self, state: BinomialState) -> None:
+    def resume(self, state: TestState) -> None:
         """Go on from a state; it is changed in place."""
         self.state = state
-        self._test = BinomialCusum(self.params, (self.worse,), state)
+        self._test = RateTest(self.params, (self.worse,), state)
 
     def _judge(self) -> Verdict:
-        test = self._test.cusum
-        level, run = test.level, test.worst
+        test = self._test
+        level = test.level
         if level == "ok":
             return Verdict("ok", test.score)
+        change = test.change()
         return Verdict(
             level=level,
             score=test.score,
-            onset=run.onset,
-            before=run.expected / run.n,
-            after=run.k / run.n,
-            n_before=round(self.state.base.table.sum_n),
-            n_after=round(run.n),
-            evidence=self._evidence(),
+            onset=change.onset,
+            onset_from=change.first,
+            onset_to=change.last,
+            before=change.expected / change.n,
+            after=change.k / change.n,
+            n_before=round(self.state.base.fit.n),
+            n_after=round(change.n),
+            evidence=self._evidence(change),
+            gain=change.gain,
         )
 
-    def _evidence(self) -> dict[str, float]:
-        state: BinomialState = self.state
-        run = self._test.worst
+    def _evidence(self, change: Change) -> dict[str, float]:
+        """Numbers for the reader; intervals are 95 %."""
+        state, test = self.state, self._test
+        _, before_low, before_high = test.before_over(change)
+        after_low, after_high = wilson(change.k, change.n)
         evidence = {
-            "expected_rate": run.expected / run.n,
+            "expected_rate": state.base.rate,
+            "before_low": before_low,
+            "before_high": before_high,
+            "effect_low": after_low,
+            "effect_high": after_high,
             "rate_now": state.recent,
-            self.cases: abs(run.expected - run.k),
-            "statistic": run.statistic,
-            "threshold": self.params.alert_at,
+            self.cases: abs(change.expected - change.k),
+            "statistic": test.statistic,
+            "threshold": test.threshold,
         }
-        base, fresh = state.base.table, state.fresh
+        base_n, fresh_n = state.shares_n
         for i, name in enumerate(self.shares.values()):
-            evidence[f"{name}_before"] = base.extras[i] / max(base.sum_n, 1.0)
-            evidence[f"{name}_after"] = fresh.extras[i] / max(fresh.sum_n, 1.0)
+            evidence[f"{name}_before"] = state.shares[i] / max(base_n, 1.0)
+            evidence[f"{name}_after"] = state.fresh_shares[i] / max(fresh_n, 1.0)
         return evidence

@@ -1,165 +1,198 @@
 """The online model of one journey stage that tells a hesitant step from a long, useful one.
 
-It learns from every closed step whether the person advanced, and is asked about open steps on the spot. River's
-`StandardScaler | LogisticRegression`, tested before it is trained (prequential, Dawid 1984; Gama et al. 2013).
+It learns from every closed step whether the person advanced, and is asked about open steps on the spot. Tested before
+it is trained (prequential, Dawid 1984; Gama et al. 2013).
 """
 
 from __future__ import annotations
 
-from math import log, log1p
+from collections.abc import Collection, Sequence
+from math import log1p
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from pydantic import Field
-from river.compose import Pipeline
-from river.linear_model import LogisticRegression
-from river.optim import SGD
-from river.preprocessing import StandardScaler
 
 from detectors._base import Params
-from detectors._hesitation_rates import SIGNALS
+from detectors._frozen import NOTHING, Rule, Tally, Trial, log_loss
+from detectors._micro_signals import SIGNALS
+from detectors._novelty import Novelty, NoveltyState
+from detectors._regression import Regression, RegressionState
 
-FEATURES: Final[tuple[str, ...]] = ("log_dwell", "log_events", "log_pages", *SIGNALS, "log_idle")
-"""What a step is judged by; `step_features` makes it."""
-BINS: Final = 20
-CUT_EVERY: Final = 32
-"""Looks between two updates of the cut."""
-TINY: Final = 1e-6
+FEATURES: Final[tuple[str, ...]] = (
+    "log_dwell", "log_events", "log_views", "log_revisits", "log_clicks", "log_acts", *SIGNALS,
+)  # fmt: skip
+"""What a step is judged by; `step_features` makes it. Magnitudes first, then flags, as `detectors._novelty` wants."""
+BINS: Final = 50
+FADE_EVERY: Final = 32
+"""Looks or steps between two acts of forgetting."""
+AGAIN: Final = 1.25
+"""While no rule is in force, the next one is tried when so much more has been learnt."""
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
 
 
 class StepModelParams(Params):
     """Parameters of `StepModel`."""
 
     learning_rate: Share = Field(0.02, description="step size of stochastic gradient descent")
-    memory_looks: Annotated[int, Field(ge=200)] = Field(2000, description="looks that 'recent' reaches back over")
-    min_looks: Annotated[int, Field(ge=1)] = Field(300, description="looks to learn before it calls any step hesitant")
-    model_share: Share = Field(0.15, description="share of recent looks, the least likely to advance, that is hesitant")
-    useful_auc: Share = Field(0.62, description="recent prequential AUC from which on its word counts")
-    useless_auc: Share = Field(0.56, description="recent prequential AUC below which it counts no more")
+    memory_looks: Annotated[int, Field(ge=200)] = Field(
+        2000, description="looks (for the lift: steps) that 'recent' reaches back over"
+    )
+    min_looks: Count = Field(500, description="looks to learn before it is tried for the first time")
+    trial_steps: Annotated[int, Field(ge=10, le=2000)] = Field(
+        1000, description="steps on which a frozen copy is tried before it may call anyone hesitant; they fix the share"
+        " that it calls",
+    )  # fmt: skip
+    model_share: Share = Field(
+        0.15, description="share of steps, the least likely to advance, that the first copy calls hesitant"
+    )
+    useful_z: float = Field(
+        3.0, description="standard errors by which more of those it calls must stay than of the others, before"
+        " its word counts",
+    )  # fmt: skip
+    useless_z: float = Field(1.0, description="standard errors below which its word counts no more")
     min_dwell_s: Annotated[float, Field(ge=0)] = Field(3.0, description="dwell below which none is hesitant, seconds")
+    novel_share: Share = Field(0.01, description="share of normal steps that is called novel")
+    novel_steps: Annotated[int, Field(ge=10, le=100_000)] = Field(
+        1000,
+        description="steps that the first picture of normal behaviour is learnt from, and as many to set its limit",
+    )
 
 
 class StepModelState(msgspec.Struct):
     """All a `StepModel` has learnt, as data.
 
     Attributes:
-        counts: scaler: feature → observations.
-        means: scaler: feature → mean.
-        variances: scaler: feature → population variance.
-        weights: regression: feature → weight, in order of insertion (sums of floats depend on it).
-        intercept: regression: intercept.
-        iterations: steps that the optimizer made.
+        regression: the learning model.
         looks: looks learnt from.
+        steps: steps learnt from.
         base_rate: recent share of looks at steps that did not advance.
-        gain: recent mean log-loss of the base rate minus that of the model, nats a look.
-        stayed: recent predictions for steps that did not advance, per bin of [0, 1].
+        gain: recent mean log-loss of the base rate minus that of what was said, nats a look.
+        stayed: recent probabilities given to steps that did not advance, per bin of [0, 1].
         advanced: the same for those that did.
-        useful: whether its word counts; changes only when the AUC passes one limit or the other.
-        cut: probability from which on a step is hesitant.
+        rule: what calls people hesitant; None while nothing tells well enough.
+        tally: how those it called, and the others, ended recently.
+        share: share of steps that the last rule called; the next one is to call as many.
+        trial: the copy that is being tried, or None.
+        next_trial: steps at which the next one begins.
+        novelty: see `detectors._novelty`.
     """
 
-    counts: dict[str, int] = {}
-    means: dict[str, float] = {}
-    variances: dict[str, float] = {}
-    weights: dict[str, float] = {}
-    intercept: float = 0.0
-    iterations: int = 0
+    regression: RegressionState = msgspec.field(default_factory=lambda: RegressionState.sized(len(FEATURES)))
     looks: int = 0
+    steps: int = 0
     base_rate: float = 0.5
     gain: float = 0.0
     stayed: list[float] = msgspec.field(default_factory=lambda: [0.0] * BINS)
     advanced: list[float] = msgspec.field(default_factory=lambda: [0.0] * BINS)
-    useful: bool = False
-    cut: float = 1.0
+    rule: Rule | None = None
+    tally: Tally = msgspec.field(default_factory=Tally)
+    share: float | None = None
+    trial: Trial | None = None
+    next_trial: int = 0
+    novelty: NoveltyState | None = None
 
 
 def step_features(
-    dwell_s: float, events: int, page_views: int, signals: frozenset[str] | set[str], idle_s: float
-) -> dict[str, float]:
+    dwell_s: float, events: int, views: int, revisits: int, clicks: int, acts: int, signals: Collection[str] = ()
+) -> list[float]:
     """Describe one step as it stands.
 
     Args:
-        dwell_s: seconds since the step began.
+        dwell_s: seconds from its first event to its last.
         events: events in the step.
-        page_views: page views in the step.
+        views: page views in the step.
+        revisits: views of a page that was seen shortly before.
+        clicks: clicks in the step.
+        acts: what else the person did: fields, forms, searches, cart.
         signals: micro-signals shown so far, names of `SIGNALS`.
-        idle_s: seconds since the last event.
 
     Returns:
         A value for each of `FEATURES`, in that order.
     """
-    flags = {name: float(name in signals) for name in SIGNALS}
-    return {
-        "log_dwell": log1p(max(dwell_s, 0.0)),
-        "log_events": log1p(events),
-        "log_pages": log1p(page_views),
-        **flags,
-        "log_idle": log1p(max(idle_s, 0.0)),
-    }
+    return [
+        log1p(max(dwell_s, 0.0)), log1p(events), log1p(views), log1p(revisits), log1p(clicks), log1p(acts),
+        *[1.0 if name in signals else 0.0 for name in SIGNALS],
+    ]  # fmt: skip
 
 
 class StepModel:
-    """P(a step will not advance), and whether that makes it hesitant; one instance a stage.
+    """P(a step will not advance), whether that makes it hesitant, and whether it is unlike all before; one a stage.
 
-    It learns from looks: a step as it stood when the model was asked about it, and how the step ended. A step is
-    hesitant when its probability is among the `model_share` highest of recent looks; so where people read long and then
-    move on, reading long is no hesitation, and the share that is called hesitant stays the same while the model itself
-    improves. As long as it cannot tell who advances (AUC), it calls nobody hesitant. Memory: two histograms of 20 bins
-    that forget over `memory_looks`.
+    It learns from looks: a step as it stood when the model was shown it, and how the step ended. The learning model
+    calls nobody. A frozen copy does (`detectors._frozen`), once those it calls were seen to stay more often than the
+    others, and for as long as they do; it calls the `model_share` of steps that are least likely to advance. So where
+    people read long and then move on, reading long is no hesitation; and while the model learns, the share that is
+    called hesitant stays. A copy that tells better takes over when the past has doubled, calling as many as the one
+    before it on the same steps.
 
     Args:
         params: learning rate, memory and limits.
 
     Example:
-        >>> model = StepModel(StepModelParams(min_looks=200))
+        >>> model = StepModel(StepModelParams(min_looks=100, trial_steps=100, model_share=0.25))
         >>> for i in range(2000):
-        ...     features = step_features(300.0 if i % 4 == 0 else 20.0 + i % 7, 3, 1, set(), 1.0)
-        ...     model.learn(features, advanced=i % 4 != 0)
-        >>> slow, quick = step_features(300.0, 3, 1, set(), 1.0), step_features(22.0, 3, 1, set(), 1.0)
-        >>> model.is_hesitant(model.probability(slow), 300.0), model.is_hesitant(model.probability(quick), 22.0)
-        (True, False)
-        >>> model.auc > 0.95 and model.gain > 0.1
+        ...     stays = i % 4 == 0
+        ...     model.learn([step_features(300.0 if stays else 20.0 + i % 7, 3, 1, 0, 0, 0)], advanced=not stays)
+        >>> [model.is_hesitant(step_features(dwell_s, 3, 1, 0, 0, 0)) for dwell_s in (300.0, 22.0)]
+        [True, False]
+        >>> model.auc > 0.95 and model.gain > 0.1 and model.calibration_error < 0.1
         True
     """
 
     def __init__(self, params: StepModelParams | None = None) -> None:
         self.params = params or StepModelParams()
+        self._least_dwell = log1p(self.params.min_dwell_s)
         self.state = StepModelState()
         self._assemble()
 
-    def probability(self, features: dict[str, float]) -> float:
-        """P(the step will not advance), before learning from it.
+    def probability(self, features: Sequence[float]) -> float:
+        """P(the step will not advance), calibrated; before learning from it.
 
         Args:
             features: see `step_features`.
         """
-        return float(self._pipeline.predict_proba_one(features)[True])
+        rule = self.state.rule
+        if rule is not None:
+            return rule.calibrated(rule.score(features))
+        return self._regression.probability(features)
 
-    def learn(self, features: dict[str, float], advanced: bool) -> None:
-        """Learn from a look at a step that has closed. It is tested on it first; ask `probability` before, not after.
+    def is_hesitant(self, features: Sequence[float]) -> bool:
+        """Whether the step is hesitant as it stands; never while not `ready`."""
+        rule = self.state.rule
+        return rule is not None and features[0] >= self._least_dwell and rule.calls(features)
+
+    def weigh(self, features: Sequence[float]) -> bool | None:
+        """Whether the step is unlike all before, None while too few were seen; to be asked once a step. It learns."""
+        return self._novelty.weigh(features)
+
+    def learn(self, looks: Sequence[Sequence[float]], advanced: bool) -> None:
+        """Learn from a step that has closed. What was said is tested on it first.
 
         Args:
-            features: as at the last look before the end of the step.
+            looks: the step as it stood when the model was shown it, in order; may be empty.
             advanced: whether the person moved on.
         """
-        stayed = not advanced
-        dwelt = features["log_dwell"] >= log1p(self.params.min_dwell_s)
-        self._test(self.probability(features), stayed, dwelt)
-        self._pipeline.learn_one(features, stayed)
-
-    def is_hesitant(self, p: float, dwell_s: float) -> bool:
-        """Whether a step with probability `p` after `dwell_s` seconds is hesitant; never while not `ready`."""
-        return p > self.state.cut and dwell_s >= self.params.min_dwell_s and self.ready
+        state, stayed = self.state, not advanced
+        state.steps += 1
+        called = self._judge(looks, stayed)
+        for features in looks:
+            self._test(features, stayed)
+            self._regression.learn(features, stayed)
+        if state.trial is not None:
+            self._try(state.trial, looks, stayed, called)
+        elif state.looks >= self.params.min_looks and state.steps >= state.next_trial:
+            state.trial = Trial(self._regression.frozen())
 
     @property
     def ready(self) -> bool:
-        """Whether it has learnt enough and can tell who advances; only then a step counts as asked about."""
-        return self.state.useful and self.state.looks >= self.params.min_looks
+        """Whether a rule is in force; only then a step counts as asked about."""
+        return self.state.rule is not None
 
     @property
     def gain(self) -> float:
-        """Recent prequential log-loss gain over the running base rate, nats a step; above 0 the model is of use."""
+        """Recent prequential log-loss gain over the running base rate, nats a look; above 0 the model is of use."""
         return self.state.gain
 
     @property
@@ -172,13 +205,29 @@ class StepModel:
         pairs = sum(self.state.stayed) * below
         return wins / pairs if pairs else 0.5
 
+    @property
+    def calibration_error(self) -> float:
+        """Recent prequential expected calibration error, ten bins of equal width (Naeini et al. 2015).
+
+        The mean distance between a probability that was said and the share that came true. Some of it is chance: with
+        2,000 looks about 0.02.
+        """
+        stayed, advanced, wide = self.state.stayed, self.state.advanced, BINS // 10
+        total, error = sum(stayed) + sum(advanced), 0.0
+        for start in range(0, BINS, wide):
+            here = range(start, start + wide)
+            said = sum((stayed[i] + advanced[i]) * (i + 0.5) / BINS for i in here)
+            error += abs(said - sum(stayed[i] for i in here))
+        return error / total if total else 0.0
+
+    @property
+    def lift(self) -> float:
+        """By how much more of those called hesitant did not advance, recently, than of the others."""
+        return self.state.tally.lift
+
     def snapshot(self) -> bytes:
         """The state as data (msgpack)."""
-        scaler, regression, state = self._scaler, self._regression, self.state
-        state.counts, state.means, state.variances = dict(scaler.counts), dict(scaler.means), dict(scaler.vars)
-        state.weights, state.intercept = regression.weights, regression.intercept
-        state.iterations = regression.optimizer.n_iterations
-        return msgspec.msgpack.encode(state)
+        return msgspec.msgpack.encode(self.state)
 
     def restore(self, blob: bytes) -> None:
         """Take up a state written by `snapshot`; all later outputs are the same to the last bit.
@@ -190,50 +239,64 @@ class StepModel:
         self._assemble()
 
     def _assemble(self) -> None:
-        """Build the River pipeline out of the state."""
-        state = self.state
-        self._scaler = StandardScaler()
-        self._scaler.counts.update(state.counts)
-        self._scaler.means.update(state.means)
-        self._scaler.vars.update(state.variances)
-        self._regression = LogisticRegression(optimizer=SGD(self.params.learning_rate))
-        self._regression._weights.update(state.weights)
-        self._regression.intercept = state.intercept
-        self._regression.optimizer.n_iterations = state.iterations
-        self._pipeline = Pipeline(self._scaler, self._regression)
+        state, params = self.state, self.params
+        self._regression = Regression(params.learning_rate, state.regression)
+        self._novelty = Novelty(params.novel_share, params.novel_steps, len(SIGNALS), state.novelty)
+        state.novelty = self._novelty.state
 
-    def _test(self, p: float, stayed: bool, dwelt: bool) -> None:
+    def _test(self, features: Sequence[float], stayed: bool) -> None:
+        """Test what is said of one look against the outcome; the calibration learns from it."""
         state = self.state
         state.looks += 1
         weight = 1.0 / min(state.looks + 1, self.params.memory_looks)
-        state.gain += (_log_loss(state.base_rate, stayed) - _log_loss(p, stayed) - state.gain) * weight
-        state.base_rate += (stayed - state.base_rate) * weight
-        if dwelt:  # others are never called hesitant, so they must not set the cut
-            (state.stayed if stayed else state.advanced)[min(int(p * BINS), BINS - 1)] += 1.0
-        if state.looks % CUT_EVERY == 0:
-            self._find_cut()
+        base_rate = state.base_rate
+        state.base_rate += (stayed - base_rate) * weight
+        if features[0] < self._least_dwell:  # those are never called, so they say nothing of how well it tells
+            return
+        p = self.probability(features)
+        state.gain += (log_loss(base_rate, stayed) - log_loss(p, stayed) - state.gain) * weight
+        (state.stayed if stayed else state.advanced)[min(int(p * BINS), BINS - 1)] += 1.0
+        keep = 1.0 - 1.0 / self.params.memory_looks
+        trial, rule = state.trial, state.rule
+        if trial is not None:
+            score = trial.rule.score(features)
+            trial.compare(log_loss(p, stayed) - log_loss(trial.rule.calibrated(score), stayed))
+            trial.rule.calibrate(score, stayed, keep)
+        if rule is not None:
+            rule.calibrate(rule.score(features), stayed, keep)
+        if state.looks % FADE_EVERY == 0:
+            factor = 1.0 - FADE_EVERY / self.params.memory_looks
+            state.stayed = [value * factor for value in state.stayed]
+            state.advanced = [value * factor for value in state.advanced]
 
-    def _find_cut(self) -> None:
+    def _judge(self, looks: Sequence[Sequence[float]], stayed: bool) -> bool:
+        """Whether the rule in force called the step; dismiss a rule that no longer tells who stays."""
         state, params = self.state, self.params
-        keep = 1.0 - CUT_EVERY / params.memory_looks
-        auc = self.auc
-        state.useful = auc >= (params.useless_auc if state.useful else params.useful_auc)
-        both = [stayed + advanced for stayed, advanced in zip(state.stayed, state.advanced, strict=True)]
-        state.cut = _quantile(both, 1.0 - params.model_share) if state.useful else 1.0
-        state.stayed = [value * keep for value in state.stayed]
-        state.advanced = [value * keep for value in state.advanced]
+        if state.rule is None:
+            return False
+        called = any(self.is_hesitant(features) for features in looks)
+        state.tally.add(called, stayed)
+        if state.steps % FADE_EVERY == 0:
+            state.tally.fade(1.0 - FADE_EVERY / params.memory_looks)
+            if state.tally.z < params.useless_z:
+                state.rule, state.next_trial = None, state.steps
+        return called
 
+    def _try(self, trial: Trial, looks: Sequence[Sequence[float]], stayed: bool, called: bool) -> None:
+        rule = trial.rule
+        scores = [rule.place(rule.score(features)) for features in looks if features[0] >= self._least_dwell]
+        trial.note(max(scores, default=NOTHING), stayed, called)
+        if len(trial.results) >= self.params.trial_steps:
+            self._end_trial(trial)
 
-def _log_loss(p: float, happened: bool) -> float:
-    return -log(max(p if happened else 1.0 - p, TINY))
-
-
-def _quantile(histogram: list[float], share: float) -> float:
-    """Quantile of values in [0, 1] by their histogram, linear within a bin; 1 if it is empty."""
-    wanted = share * sum(histogram)
-    below = 0.0
-    for i, value in enumerate(histogram):
-        if value and below + value >= wanted:
-            return (i + (wanted - below) / value) / len(histogram)
-        below += value
-    return 1.0
+    def _end_trial(self, trial: Trial) -> None:
+        """Put the copy in force if it tells who stays, and better than the one before it."""
+        state, params = self.state, self.params
+        state.trial = None
+        wanted = params.model_share if state.share is None else state.share
+        if state.rule is not None:
+            wanted = trial.called / len(trial.results)
+        tally = trial.settle(wanted)
+        if tally.z >= params.useful_z and (state.rule is None or trial.replaces(wanted, tally)):
+            state.rule, state.tally, state.share = trial.rule, tally, tally.share
+        state.next_trial = 2 * state.steps if state.rule is not None else int(AGAIN * state.steps)

@@ -23,7 +23,7 @@ from streams.recorded import RecordedFile
 from streams.sessionize import Sessionizer
 from streams.settings import Settings, TimeSettings
 from streams.units import Plan, split, state_digest
-from streams.watch import Watcher
+from streams.watch import Observer, Watcher
 
 CHUNK: Final = 1000
 """Messages taken from a file at once."""
@@ -62,15 +62,22 @@ class Backtest:
         settings: all knobs.
         only: detectors to use; None for all.
         fmt: wire format of all messages; None: told apart by shape.
+        observer: told of every observation of a detector.
     """
 
-    def __init__(self, settings: Settings, only: list[str] | None = None, fmt: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        only: list[str] | None = None,
+        fmt: str | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         self._settings = settings
         self._plan = Plan(settings, only)
         self._fmt = fmt
         topics = settings.topics
         self.sessionizers: list[Sessionizer] = [self._plan.sessionizer(p) for p in range(topics.events_partitions)]
-        self.watchers: list[Watcher] = [self._plan.watcher(p) for p in range(topics.counts_partitions)]
+        self.watchers: list[Watcher] = [self._plan.watcher(p, observer) for p in range(topics.counts_partitions)]
         self._offsets = [0] * topics.events_partitions
         self._now = time.time()
         self._router = Router(settings, self._now)

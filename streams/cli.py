@@ -23,8 +23,10 @@ from streams.errors import ConfigError, TrustwatchError, UsageError
 from streams.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from streams.backtest import Report
     from streams.events import Event
     from streams.recorded import RecordedFile
+    from streams.watch import Observer
 
 # Commands import what they need when they run: `trustwatch --help` should not load Faust and River.
 
@@ -125,19 +127,28 @@ def replay(
     "--out", "out_file", type=click.Path(dir_okay=False, path_type=Path), help="write findings, JSON, one a line"
 )
 @click.option("--json", "as_json", is_flag=True, help="end with one JSON object")
+@click.option("--explain", metavar="ID|all|first", help="draw why there is a finding, one PNG each; runs the files a"
+              " second time; of an id its beginning will do")  # fmt: skip
+@click.option("--explain-out", type=click.Path(file_okay=False, path_type=Path), default=Path("report"),
+              show_default=True, help="folder of the PNGs")  # fmt: skip
 def backtest(
     files: tuple[Path, ...], fmt: str | None, mapping: Path | None, only: str | None, sets: tuple[str, ...],
-    out_file: Path | None, as_json: bool,
+    out_file: Path | None, as_json: bool, explain: str | None, explain_out: Path,
 ) -> int:  # fmt: skip
     """Recorded events to findings, in one process and without Kafka."""
-    from streams.backtest import Backtest
-
     settings = load_settings(**({"detectors": parse_sets(sets)} if sets else {}))
     _check_format(fmt)
+    if explain is not None:
+        _check_drawing()
     names = [name.strip() for name in only.split(",")] if only else None
-    with _progress("backtest", files) as on_bytes:
-        recorded = _recorded(files, fmt, mapping, on_bytes)
-        report = Backtest(settings, names, fmt).run(recorded)
+
+    def run(title: str, observer: Observer | None = None) -> Report:
+        from streams.backtest import Backtest
+
+        with _progress(title, files) as on_bytes:
+            return Backtest(settings, names, fmt, observer).run(_recorded(files, fmt, mapping, on_bytes))
+
+    report = run("backtest")
     if out_file:
         _write(out_file, b"".join(msgspec.json.encode(finding) + b"\n" for finding in report.findings))
     if as_json:
@@ -145,6 +156,8 @@ def backtest(
     else:
         _show_findings(report.findings)
         _show_pairs(msgspec.to_builtins(report.summary))
+    if explain is not None:
+        _explain(report, explain, explain_out, run)
     return 0
 
 
@@ -285,8 +298,8 @@ def doctor(as_json: bool) -> int:
 def parse_sets(sets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """`--set detector.param=value` as nested settings; values are YAML.
 
-    >>> parse_sets(("early_dropoff.alert_at=12", "early_dropoff.stages=[evaluate]"))
-    {'early_dropoff': {'alert_at': 12, 'stages': ['evaluate']}}
+    >>> parse_sets(("early_dropoff.min_n=12", "early_dropoff.stages=[evaluate]"))
+    {'early_dropoff': {'min_n': 12, 'stages': ['evaluate']}}
 
     Raises:
         UsageError: not of that form.
@@ -309,6 +322,32 @@ def _recorded(files: tuple[Path, ...], fmt: str | None, mapping: Path | None, on
 
     columns = load_mapping(mapping) if mapping else None
     return [RecordedFile(path, fmt, columns, on_bytes) for path in files]
+
+
+def _check_drawing() -> None:
+    try:
+        import matplotlib  # noqa: F401  (an optional dependency)
+    except ImportError as error:
+        raise UsageError("--explain needs matplotlib: pip install 'trustwatch[explain]'") from error
+
+
+def _explain(report: Report, wanted: str, folder: Path, run: Callable[[str, Observer], Report]) -> None:
+    """Run the backtest once more, looking on, and draw what was asked for."""
+    from streams.explain import Recorder, pick
+    from streams.explain_plot import save
+
+    if not report.findings:
+        err.print("--explain: there are no findings to explain", highlight=False)
+        return
+    recorder = Recorder(pick(report.findings, wanted), report.summary.until)
+    if run("explain", recorder).findings != report.findings:
+        raise TrustwatchError("--explain: the second run found something else. Were the files changed meanwhile?")
+    for track in recorder.tracks.values():
+        try:
+            path = save(track.finding, track.series(), folder, report.findings)
+        except OSError as error:
+            raise UsageError(f"--explain-out {folder}: cannot be written: {error.strerror}") from error
+        err.print(f"wrote {path}", highlight=False, markup=False)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ All counts are integers, so their sum is the same in whatever order partitions a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Final
 
@@ -73,6 +74,16 @@ class Combiner:
             if counts is None:
                 counts = cells[stage, segment] = {}
             counts[field] = counts.get(field, 0) + count
+
+    def add_each(self, stage: str, segments: list[Segment], fields: Sequence[str]) -> None:
+        """Count one of each field in every one of the segments."""
+        cells = self._cells
+        for segment in segments:
+            counts = cells.get((stage, segment))
+            if counts is None:
+                counts = cells[stage, segment] = {}
+            for field in fields:
+                counts[field] = counts.get(field, 0) + 1
 
     def close(self, ts: float) -> list[Cell]:
         """The cells of the bucket that starts at `ts`, in a fixed order."""

@@ -1,24 +1,19 @@
-"""Verdicts → findings: at most one open finding per detector and segment, with onset, size and owner.
+"""What a finding is, and how a verdict is told: with onset, size and owner, and in one sentence.
 
-Ids follow from detector, segment and onset, so that a finding sent again after a crash is recognised as the same.
+`streams.judge` decides which findings begin, change and end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from hashlib import blake2b
-from typing import Any, Final, Literal
+from math import isfinite
+from typing import Literal
 
 import msgspec
 
-from detectors._base import Detector, Verdict
+from detectors._base import Verdict
 from streams.combine import LEADS
-from streams.frames import Segment
-from streams.settings import Settings
-
-REFRESH_S: Final = 6 * 3600.0
-"""An open finding is sent again this often (event time), with what is known of its size by then."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -41,8 +36,10 @@ class Finding(msgspec.Struct, frozen=True):
         score: 0 (fine) to 1 (worst).
         owner: who acts on it.
         summary: one sentence.
-        evidence: name → number.
+        evidence: name → number; `explained_segments`: overlapping segments that alert and have no finding of their own.
         resolved_at: when it ended, ISO 8601 UTC, event time; None while open.
+        onset_from: earliest onset that fits, ISO 8601 UTC (95 % interval); None if not known.
+        onset_to: latest one.
     """
 
     id: str
@@ -63,117 +60,26 @@ class Finding(msgspec.Struct, frozen=True):
     summary: str
     evidence: dict[str, float]
     resolved_at: str | None = None
+    onset_from: str | None = None
+    onset_to: str | None = None
 
 
-class Open(msgspec.Struct, array_like=True):
-    """Book-keeping of an open finding: its id, and when it was sent last (event time, seconds)."""
+def plain(verdict: Verdict) -> Verdict:
+    """The same in plain, finite numbers, as a checkpoint gives them back.
 
-    id: str
-    sent: float
-
-
-class JudgeState(msgspec.Struct, array_like=True):
-    """Findings by id, oldest first; which one is open for a (detector, stage, segment); how many began, by detector."""
-
-    findings: dict[str, Finding] = {}
-    open: list[tuple[tuple[str, str, Segment], Open]] = []
-    begun: dict[str, int] = {}
-
-
-class Judge:
-    """Decides when a finding begins, changes and ends.
-
-    Args:
-        settings: owners and limits.
-        detectors: name → class, for units and titles.
+    Raises:
+        ValueError, TypeError, OverflowError: the verdict cannot be told: a number is none.
     """
-
-    def __init__(self, settings: Settings, detectors: Mapping[str, type[Detector[Any, Any]]]) -> None:
-        self._settings = settings
-        self._detectors = detectors
-        self._open: dict[tuple[str, str, Segment], Open] = {}
-        self._state = JudgeState()
-
-    @property
-    def state(self) -> JudgeState:
-        """The state as data."""
-        self._state.open = sorted(self._open.items(), key=lambda entry: entry[0])
-        return self._state
-
-    @state.setter
-    def state(self, state: JudgeState) -> None:
-        self._state = state
-        self._open = dict(state.open)
-
-    def update(self, detector: str, key: tuple[str, Segment], verdict: Verdict, now: float) -> list[Finding]:
-        """Judge one verdict.
-
-        Args:
-            detector: name.
-            key: stage and segment.
-            verdict: what the detector said.
-            now: event time, seconds.
-
-        Returns:
-            The finding, if it began, changed its level, grew older than `REFRESH_S`, or ended; both, if one of another
-            kind took its place.
-        """
-        where = (detector, *key)
-        known = self._open.get(where)
-        if known is None:
-            return [self._begin(where, verdict, now)] if verdict.level == "alert" else []
-        before = self._state.findings[known.id]
-        if verdict.level in ("ok", "warming"):
-            return [self._end(where, before, now)]
-        if before.kind != (verdict.kind or detector):
-            # A lesser change of another kind says nothing of this one; an alert takes its place.
-            return [self._end(where, before, now), self._begin(where, verdict, now)] if verdict.level == "alert" else []
-        if verdict.level != before.level or now - known.sent >= REFRESH_S:
-            known.sent = now
-            return [self._keep(self._describe(where, verdict, before.id, before.onset, before.detected_at))]
-        return []
-
-    def _end(self, where: tuple[str, str, Segment], finding: Finding, now: float) -> Finding:
-        del self._open[where]
-        return self._keep(msgspec.structs.replace(finding, resolved_at=iso(now)))
-
-    def _begin(self, where: tuple[str, str, Segment], verdict: Verdict, now: float) -> Finding:
-        onset = iso(now if verdict.onset is None else verdict.onset)
-        name = msgspec.json.encode((where, verdict.kind, onset))
-        finding = self._describe(where, verdict, blake2b(name, digest_size=10).hexdigest(), onset, iso(now))
-        self._open[where] = Open(finding.id, now)
-        self._state.begun[where[0]] = self._state.begun.get(where[0], 0) + 1
-        return self._keep(finding)
-
-    def _keep(self, finding: Finding) -> Finding:
-        findings = self._state.findings
-        findings[finding.id] = finding
-        while len(findings) > self._settings.limits.findings:
-            resolved = (name for name, old in findings.items() if old.resolved_at is not None)
-            gone = next(resolved, None)
-            if gone is None:
-                break  # open ones are bounded by the number of streams
-            del findings[gone]
-        return finding
-
-    def _describe(
-        self, where: tuple[str, str, Segment], verdict: Verdict, name: str, onset: str, detected_at: str
-    ) -> Finding:
-        detector, stage, labels = where
-        cls = self._detectors[detector]
-        segment = {"stage": stage, **dict(labels)}
-        return Finding(
-            id=name, detector=detector, kind=verdict.kind or detector, segment=segment, direction=verdict.direction,
-            level="alert" if verdict.level == "alert" else "warn", onset=onset, detected_at=detected_at,
-            before=round(verdict.before, 6), after=round(verdict.after, 6), unit=cls.unit, n_before=verdict.n_before,
-            n_after=verdict.n_after, score=round(verdict.score, 4), owner=self._owner(detector, stage),
-            summary=summarise(cls.title, verdict, segment, cls.unit, onset),
-            evidence={key: round(value, 6) for key, value in verdict.evidence.items()},
-        )  # fmt: skip
-
-    def _owner(self, detector: str, stage: str) -> str:
-        owners = self._settings.owners
-        return owners.stages.get(stage) or owners.detectors.get(detector) or owners.default
+    numbers = {name: float(getattr(verdict, name)) for name in ("score", "before", "after", "gain")}
+    times = {name: getattr(verdict, name) for name in ("onset", "onset_from", "onset_to")}
+    times = {name: float(value) for name, value in times.items() if value is not None}
+    evidence = {name: float(value) for name, value in verdict.evidence.items()}
+    if not all(map(isfinite, (*numbers.values(), *evidence.values()))):
+        raise ValueError("a verdict must have finite numbers")
+    for value in times.values():
+        iso(value)
+    counts = {"n_before": int(verdict.n_before), "n_after": int(verdict.n_after)}
+    return msgspec.structs.replace(verdict, evidence=evidence, **numbers, **times, **counts)
 
 
 def summarise(title: str, verdict: Verdict, segment: Mapping[str, str], unit: str, onset: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from mode import Service
@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from detectors._base import Level
+from detectors._step_model import StepModel
 from streams.combine import LEADS
 from streams.errors import ConfigError
 from streams.events import REASONS
@@ -99,7 +100,8 @@ class LineCollector(Collector):
         line = self._line
         sessionizers = {partition: slot.unit.stage for partition, slot in list(line.sessionize.slots.items())}
         owned = {partition: slot.unit.stage for partition, slot in list(line.watch.slots.items())}
-        watchers, names = list(owned.values()), list(line.plan.detectors.classes)
+        watchers, classes = list(owned.values()), line.plan.detectors.classes
+        names = list(classes)
         if line.ingest is not None:
             yield from _ingest(line.ingest)
         yield from _accounting(sessionizers)
@@ -109,6 +111,14 @@ class LineCollector(Collector):
         yield from _trust(watchers)
         yield from _detectors(owned, names)
         yield from _findings(owned, names)
+        yield from _pages(watchers, {name: cls.alert.severity for name, cls in classes.items()})
+        yield GaugeMetricFamily(
+            "trustwatch_false_pages_budget_per_week",
+            "The setting false_pages_per_week; each severity has as much.",
+            value=line.settings.false_pages_per_week,
+        )
+        yield from _models(sessionizers)
+        yield from _behaviour(watchers)
 
 
 def _ingest(ingest: Any) -> Iterator[Metric]:
@@ -357,6 +367,90 @@ def _findings(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
         for name in names:
             total.add_metric([str(partition), name], watcher.begun.get(name, 0))
     yield from (gauge, total)
+
+
+def _pages(watchers: list[Watcher], severities: dict[str, str]) -> Iterator[Metric]:
+    """What the false-page budget gives out, and what became of it; sums over workers hold, each owns whole streams."""
+    labels = ["detector", "severity"]
+    given = [watcher.allowances for watcher in watchers]
+    expected = GaugeMetricFamily(
+        "trustwatch_false_pages_expected_per_week",
+        "False pages a week that the watched streams may give: their shares of the budget, added up. At most the budget"
+        " for each severity.",
+        labels=labels,
+    )
+    begun = GaugeMetricFamily(
+        "trustwatch_pages_observed_per_week",
+        "Findings begun a week of event time, over 28 days; one that moves to another segment counts once.",
+        labels=labels,
+    )
+    false = GaugeMetricFamily(
+        "trustwatch_false_pages_observed_per_week",
+        "Those whose old level came back by itself within false_page_within_s. An upper estimate: true incidents that"
+        " were over so soon are in it.",
+        labels=labels,
+    )
+    for name, severity in severities.items():
+        expected.add_metric([name, severity], sum(one.get(name, 0.0) for one in given))
+        seen = [watcher.pages.per_week(name) for watcher in watchers]
+        begun.add_metric([name, severity], sum(one[0] for one in seen))
+        false.add_metric([name, severity], sum(one[1] for one in seen))
+    yield from (expected, begun, false)
+
+
+def _models(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
+    """How well the model of each stage tells who will not advance; each partition has one of its own."""
+    gauges: dict[str, tuple[str, Callable[[StepModel], float]]] = {
+        "trustwatch_step_model_auc": (
+            "Recent AUC of what was said of open steps before their end was known; 0.5 tells nothing.",
+            lambda model: model.auc,
+        ),
+        "trustwatch_step_model_gain_nats": (
+            "Recent log-loss gain over the running base rate, nats a look; below 0 the model does harm.",
+            lambda model: model.gain,
+        ),
+        "trustwatch_step_model_calibration_error": (
+            "Recent expected calibration error, ten bins: distance between what was said and what came true.",
+            lambda model: model.calibration_error,
+        ),
+        "trustwatch_step_model_lift": (
+            "By how much more of the steps called hesitant did not advance, recently, than of the others.",
+            lambda model: model.lift,
+        ),
+        "trustwatch_step_model_speaking": (
+            "1 while the model calls people hesitant, 0 while it cannot tell.",
+            lambda model: float(model.ready),
+        ),
+    }
+    for name, (meaning, read) in gauges.items():
+        family = GaugeMetricFamily(name, meaning, labels=["partition", "stage"])
+        for partition, sessionizer in owned.items():
+            for stage, model in list(sessionizer.models.items()):
+                family.add_metric([str(partition), stage], read(model))
+        yield family
+
+
+def _behaviour(watchers: list[Watcher]) -> Iterator[Metric]:
+    where = ["stage", "segment"]
+    weighed = CounterMetricFamily("trustwatch_weighed_steps", "Steps compared with all before.", labels=where)
+    novel = CounterMetricFamily("trustwatch_novel_steps", "Steps unlike nearly all before.", labels=where)
+    cohort = CounterMetricFamily(
+        "trustwatch_cohort_steps",
+        "Steps of which is known whether they had advanced when the last dwell mark (soon) or a session gap (at_all)"
+        " had passed since they began.",
+        labels=[*where, "by", "advanced"],
+    )
+    for watcher in watchers:
+        for (stage, segment), counts in list(watcher.rates.items()):
+            if stage == LEADS:
+                continue
+            name = segment_label(segment)
+            weighed.add_metric([stage, name], counts.get("weighed", 0))
+            novel.add_metric([stage, name], counts.get("novel", 0))
+            for by in ("soon", "at_all"):
+                cohort.add_metric([stage, name, by, "yes"], counts.get(by, 0))
+                cohort.add_metric([stage, name, by, "no"], counts.get(f"not_{by}", 0))
+    yield from (weighed, novel, cohort)
 
 
 def segment_label(segment: Segment) -> str:

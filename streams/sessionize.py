@@ -11,8 +11,9 @@ not count. It moves only with frames, never with a clock: after a crash the same
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
+from math import ceil
 from typing import Final
 from zlib import crc32
 
@@ -26,10 +27,12 @@ from streams.events import CRM_TYPES, FORGET_TYPES, RANK, WEB_TYPES, Event
 from streams.frames import NEVER, UNREADABLE, Cell, Counts, Frame, Item, Mark, Place, Section, Segment
 from streams.journey import Journey
 from streams.leads import LEAD_TYPES, Lead, Leads
-from streams.sessions import Session, Sessions
+from streams.sessions import Counter, Session, Sessions
 from streams.settings import Settings
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
+LATER_S: Final = 60.0
+"""What is to be counted at a moment ahead waits for the full minute: fewer, larger cells to keep and to send."""
 FAR_S: Final = 1e12
 """No event time is that far from 1970; what is came from another writer, and would break the arithmetic."""
 log = logging.getLogger(__name__)
@@ -90,6 +93,10 @@ class Totals(msgspec.Struct, array_like=True):
         return self.applied + self.duplicate + self.late + sum(self.dead_letters.values())
 
 
+Known = tuple[tuple[str, Segment], dict[str, int]]
+"""Counts of one (stage, segment)."""
+
+
 class State(msgspec.Struct, array_like=True):
     """All that one partition knows; this is what a checkpoint holds.
 
@@ -102,6 +109,7 @@ class State(msgspec.Struct, array_like=True):
         ids: bucket number → hashes of the event ids in it, for the dedupe window.
         sessions: person → open session.
         leads: person → lead.
+        later: bucket number → what is to be counted in it, known already; in the order of `(stage, segment)`.
         models: stage → state of its model.
         labels: label → values that kept their name.
         totals: the accounting.
@@ -115,6 +123,7 @@ class State(msgspec.Struct, array_like=True):
     ids: dict[int, list[int]] = {}
     sessions: dict[str, Session] = {}
     leads: dict[str, Lead] = {}
+    later: dict[int, list[Known]] = {}
     models: dict[str, bytes] = {}
     labels: dict[str, list[str]] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
@@ -140,8 +149,11 @@ class Sessionizer:
         self._labels = Labels(settings.segments)
         self._combiner = Combiner()
         self._models: dict[str, StepModel] = {}
-        self._sessions = Sessions(settings, journey, self._count, self._models, new_model)
+        counter = Counter(self._count, self._count_later, self._count_dwell)
+        self._sessions = Sessions(settings, journey, counter, self._models, new_model)
         self._leads = Leads(settings.leads, self._count_lead)
+        self._later: dict[int, dict[tuple[str, Segment], dict[str, int]]] = {}
+        self._closing = -int(FAR_S)
         self._timers: dict[int, dict[str, None]] = {}
         self._lead_timers: dict[int, dict[str, None]] = {}
         self._dedupe_buckets = int(settings.time.dedupe_window_s // settings.time.bucket_s)
@@ -160,6 +172,11 @@ class Sessionizer:
     def overflowed_labels(self) -> int:
         """Labellings that were folded into `other` since the state was loaded."""
         return self._labels.overflowed
+
+    @property
+    def models(self) -> Mapping[str, StepModel]:
+        """Stage → its model."""
+        return self._models
 
     @property
     def remembered_ids(self) -> int:
@@ -316,6 +333,7 @@ class Sessionizer:
 
     def _close_bucket(self, bucket: int) -> None:
         """Process all that happened in a bucket, in event-time order, then all that fell due in it."""
+        self._closing = bucket
         events = self.state.pending.pop(bucket, [])
         self._pending_events -= len(events)
         events.sort(key=_order)
@@ -329,6 +347,9 @@ class Sessionizer:
                 self._safely(person, self._look_at, session, end, bucket)
         for person in sorted(self._lead_timers.pop(bucket, ())):
             self._safely(person, self._judge_lead, person, end, bucket)
+        for (stage, segment), counts in self._later.pop(bucket, {}).items():
+            for field, count in counts.items():
+                self._combiner.add(stage, [segment], field, count)
 
     def _safely(self, person: str, do: Callable[..., None], *args: object) -> None:
         """What we fail on for one person must not stop everyone's line: count it, let go of them, go on."""
@@ -354,17 +375,22 @@ class Sessionizer:
     def _visit(self, event: Event, bucket: int) -> None:
         state = self.state
         session = state.sessions.get(event.person)
-        if session is not None and (
-            self._sessions.advance(session, event.time) or not self._sessions.belongs(session, event)
-        ):
+        if session is not None and self._is_over(session, event, bucket):
             self._end(session)
             session = None
         if session is None:
             self._make_room()
             session = state.sessions[event.person] = Session(event.person, event.session, event.time, event.time)
         self._label(session, event)
+        steps = session.steps
         self._sessions.apply(session, event)
-        self._set_timer(session, bucket)
+        if session.timer is None or session.steps != steps:  # nothing but a new step falls due earlier than what did
+            self._set_timer(session, bucket)
+
+    def _is_over(self, session: Session, event: Event, bucket: int) -> bool:
+        """Do what fell due before the event; whether the event belongs to another session."""
+        due = session.timer is None or session.timer <= bucket
+        return (due and self._sessions.advance(session, event.time)) or not self._sessions.belongs(session, event)
 
     def _end(self, session: Session) -> None:
         """Close what is still open (a session that advanced to its end is closed already) and forget it."""
@@ -439,9 +465,26 @@ class Sessionizer:
 
     # ── counting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _count(self, stage: str, segments: list[Segment], field: str, count: int) -> None:
-        self._combiner.add(stage, segments, field, count)
-        self.state.totals.steps += field == "entered"
+    def _count(self, stage: str, segments: list[Segment], *fields: str) -> None:
+        self._combiner.add_each(stage, segments, fields)
+        self.state.totals.steps += "entered" in fields
+
+    def _count_dwell(self, stage: str, segments: list[Segment], dwell_s: float) -> None:
+        self._combiner.add(stage, segments, "dwell_ms", round(dwell_s * 1000))
+
+    def _count_later(self, due: float, stage: str, segments: list[Segment], field: str) -> None:
+        """Count one at the first full minute from `due` on; now, if that has gone by."""
+        bucket = max(self._closing, int(ceil(due / LATER_S) * LATER_S // self._bucket_s))
+        cells = self._later.get(bucket)
+        if cells is None:
+            cells = self._later[bucket] = {}
+            if bucket != self._closing:
+                self._plan(bucket)
+        for segment in segments:
+            counts = cells.get((stage, segment))
+            if counts is None:
+                counts = cells[stage, segment] = {}
+            counts[field] = counts.get(field, 0) + 1
 
     def _count_lead(self, lead: Lead, field: str) -> None:
         self._combiner.add(LEADS, self._labels.segments(lead.segment, leads=True), field)
@@ -483,10 +526,14 @@ class Sessionizer:
         totals = msgspec.structs.replace(state.totals, repeats=0)
         sessions = {person: msgspec.structs.replace(session, timer=None) for person, session in state.sessions.items()}
         pending = {bucket: sorted(events, key=_order) for bucket, events in state.pending.items()}
-        parts = (sessions, state.leads, state.models, pending, state.labels, totals)
+        parts = (sessions, state.leads, state.later, state.models, pending, state.labels, totals)
         return msgspec.json.encode([_sorted(part) for part in parts])
 
     def _gather(self) -> None:
+        self.state.later = {
+            bucket: [(key, dict(sorted(counts.items()))) for key, counts in sorted(cells.items())]
+            for bucket, cells in sorted(self._later.items())
+        }
         self.state.models = {stage: self._models[stage].snapshot() for stage in sorted(self._models)}
         self.state.labels = {label: list(values) for label, values in self._labels.values.items()}
 
@@ -499,6 +546,7 @@ class Sessionizer:
         self._labels.values = {label: dict.fromkeys(values) for label, values in state.labels.items()}
         self._seen = {number: bucket for bucket, numbers in sorted(state.ids.items()) for number in numbers}
         self._pending_events = sum(map(len, state.pending.values()))
+        self._later = {bucket: dict(cells) for bucket, cells in state.later.items()}
         self._timers, self._lead_timers = {}, {}
         for person, session in state.sessions.items():
             if session.timer is not None:
@@ -506,7 +554,7 @@ class Sessionizer:
         first_open = 0 if state.watermark == NEVER else int(state.watermark // self._bucket_s)
         for lead in state.leads.values():
             self._set_lead_timers(lead, first_open)
-        self._planned = {*state.pending, *self._timers, *self._lead_timers}
+        self._planned = {*state.pending, *self._timers, *self._lead_timers, *self._later}
         self._agenda = sorted(self._planned)
 
     def _parameters(self) -> str:

@@ -7,21 +7,34 @@ within it. Steps are reported while open (dwell marks, micro-signals) and when c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from detectors._step_model import StepModel, step_features
-from streams.events import Event
+from streams.events import WEB_TYPES, Event
 from streams.frames import Segment
 from streams.journey import Journey
 from streams.settings import Settings
-from streams.signals import Traces, spot
+from streams.signals import Spotter, Traces, page_of
 
 MAX_COUNTED_EVENTS: Final = 10_000
+ACTS: Final = WEB_TYPES - {"page_viewed", "page_pinged", "page_left", "clicked", "error_shown"}
+"""What a person does on a page beyond looking and clicking."""
 
-Count = Callable[[str, list[Segment], str, int], None]
-"""Counts (stage, segments, field, how many)."""
+
+class Counter(NamedTuple):
+    """Where everything is counted.
+
+    Attributes:
+        now: counts one of each field: stage, segments, fields.
+        later: counts one when a time has come: event time, stage, segments, field.
+        dwell: adds up time: stage, segments, seconds.
+    """
+
+    now: Callable[..., None]
+    later: Callable[[float, str, list[Segment], str], None]
+    dwell: Callable[[str, list[Segment], float], None]
 
 
 class Step(msgspec.Struct, array_like=True):
@@ -34,10 +47,15 @@ class Step(msgspec.Struct, array_like=True):
         last: event time of its last event, seconds.
         events: events in it.
         views: page views in it.
-        marks: dwell marks that it has outlived.
+        revisits: views of a page that was seen shortly before.
+        clicks: clicks in it.
+        acts: what else the person did: fields, forms, searches, cart.
+        marks: dwell marks (and after them the session gap) that it has outlived.
         signals: micro-signals it has shown, in order of appearance.
-        decided: whether it has been called hesitant or not.
-        looks: what the model was asked about; it learns from just these when the outcome is known.
+        judged: whether it was counted as one that showed a micro-signal or none.
+        asked: whether it was counted as one that the model calls hesitant or not.
+        settled: whether all that the step can be called was counted.
+        looks: what the model was shown; it learns from just these when the outcome is known.
         looked: events in it at the last look.
     """
 
@@ -47,11 +65,40 @@ class Step(msgspec.Struct, array_like=True):
     last: float
     events: int = 0
     views: int = 0
+    revisits: int = 0
+    clicks: int = 0
+    acts: int = 0
     marks: int = 0
     signals: list[str] = []
-    decided: bool = False
-    looks: list[dict[str, float]] = []
+    judged: bool = False
+    asked: bool = False
+    settled: bool = False
+    looks: list[list[float]] = []
     looked: int = 0
+
+    def note(self, event: Event, traces: Traces) -> None:
+        """Count one more event; `traces` as before it."""
+        self.last = event.time
+        if self.events >= MAX_COUNTED_EVENTS:
+            return
+        self.events += 1
+        kind = event.type
+        if kind == "page_viewed":
+            self.views += 1
+            self.revisits += traces.has_seen(page_of(event))
+        elif kind == "clicked":
+            self.clicks += 1
+        elif kind in ACTS:
+            self.acts += 1
+
+    def features(self) -> list[float]:
+        """The step as it stands, for the model.
+
+        Up to the last sign of life: how long nothing has come since tells who left, not who hesitates.
+        """
+        return step_features(
+            self.last - self.start, self.events, self.views, self.revisits, self.clicks, self.acts, self.signals
+        )
 
 
 class Session(msgspec.Struct, array_like=True):
@@ -90,19 +137,22 @@ class Sessions:
     Args:
         settings: gaps, marks, definitions.
         journey: stages.
-        count: called for everything to be counted.
+        counter: told everything that is to be counted.
         models: stage → its model; created on first use by `new_model`.
     """
 
     def __init__(
-        self, settings: Settings, journey: Journey, count: Count, models: dict[str, StepModel],
+        self, settings: Settings, journey: Journey, counter: Counter, models: dict[str, StepModel],
         new_model: Callable[[], StepModel],
     ) -> None:  # fmt: skip
         self._time = settings.time
-        self._signals = settings.signals
-        self._mark_names = [f"open_{mark:g}" for mark in settings.time.dwell_marks_s]
+        self._spot = Spotter(settings.signals).spot
+        marks, gap_s = settings.time.dwell_marks_s, settings.time.session_gap_s
+        self._mark_names = [f"open_{mark:g}" for mark in marks]
+        # Whoever has not advanced within a session gap of entering is taken for lost.
+        self._due_s = (*marks, gap_s) if not marks or marks[-1] < gap_s else marks
         self._journey = journey
-        self._count = count
+        self._count, self._count_later, self._count_dwell = counter
         self._models = models
         self._new_model = new_model
 
@@ -125,10 +175,8 @@ class Sessions:
         step = self._step_in(session, stage, event.time)
         if step is None:
             return
-        step.last = event.time
-        step.events = min(step.events + 1, MAX_COUNTED_EVENTS)
-        step.views += event.type == "page_viewed"
-        signal = spot(session.traces, event, self._signals)
+        step.note(event, session.traces)
+        signal = self._spot(session.traces, event, step.stage)
         if signal is not None:
             self._signal(session, step, signal)
         if self._journey.completes(step.stage, event.type):
@@ -137,11 +185,11 @@ class Sessions:
 
     def next_due(self, session: Session) -> float:
         """Event time at which the session has to be looked at, if nothing happens: next dwell mark, or its end."""
-        end = self._end(session)
-        step, marks = session.step, self._time.dwell_marks_s
-        if step is None or step.marks >= len(marks):
+        end, step = self._end(session), session.step
+        if step is None or step.marks >= len(self._due_s):
             return end
-        return min(end, step.start + marks[step.marks])
+        due = step.start + self._due_s[step.marks]
+        return due if due < end else end  # min() would be a third of all this, for every event
 
     def advance(self, session: Session, now: float) -> bool:
         """Do all that is due before `now`; True if the session has ended."""
@@ -157,7 +205,8 @@ class Sessions:
         self._close_step(session, "dropped", session.last)
 
     def _end(self, session: Session) -> float:
-        return min(session.last + self._time.session_gap_s, session.start + self._time.max_session_s)
+        silent, cut = session.last + self._time.session_gap_s, session.start + self._time.max_session_s
+        return silent if silent < cut else cut
 
     def _step_in(self, session: Session, stage: str | None, now: float) -> Step | None:
         """The open step once an event of this stage (None: of no stage of its own) has happened."""
@@ -172,55 +221,89 @@ class Sessions:
         session.steps += 1
         session.reached = None
         session.traces.begin_step()
-        self._count(stage, session.segments, "entered", 1)
+        self._count(stage, session.segments, "entered")
         return session.step
 
     def _mark(self, session: Session, step: Step) -> None:
-        self._count(step.stage, session.segments, self._mark_names[step.marks], 1)
+        fields: list[str] = []
+        number, dwell_marks = step.marks, len(self._mark_names)
         step.marks += 1
-        hesitant = self._look(step)
-        if not step.decided and (hesitant or step.marks == len(self._mark_names)):
-            self._decide(session, step, hesitant=hesitant)
+        if number < dwell_marks:
+            fields = [self._mark_names[number], *self._look(step)]
+        if step.marks == dwell_marks:
+            fields += self._settle(step)
+        self._count(step.stage, session.segments, *fields)
+        self._tell_cohort(session, step, number, step.marks, advanced=False)
+
+    def _tell_cohort(self, session: Session, step: Step, first: int, end: int, *, advanced: bool) -> None:
+        """Count how the step ended, or that it did not, for the marks from `first` to before `end` that tell it.
+
+        Known now or not, all steps that began together are counted together, when the mark has passed: so it is a share
+        of those who entered, whatever more or fewer enter later.
+        """
+        for number, name in ((len(self._mark_names) - 1, "soon"), (len(self._due_s) - 1, "at_all")):
+            if first <= number < end:
+                due = step.start + self._due_s[number]
+                self._count_later(due, step.stage, session.segments, name if advanced else f"not_{name}")
 
     def _signal(self, session: Session, step: Step, signal: str) -> None:
-        if signal not in step.signals:
-            step.signals = [*step.signals, signal]
-            self._count(step.stage, session.segments, f"sig_{signal}", 1)
-        if not step.decided:
-            self._decide(session, step, hesitant=self._look(step), signalled=True)
+        if signal in step.signals:
+            return
+        step.signals = [*step.signals, signal]
+        fields = [f"sig_{signal}"]
+        if not step.judged:
+            step.judged = True
+            fields += ["judged", "signalled"]
+        if step.marks < len(self._mark_names):
+            fields += self._look(step)
+        self._count(step.stage, session.segments, *fields)
 
-    def _decide(self, session: Session, step: Step, *, hesitant: bool, signalled: bool = False) -> None:
-        """Count the step once: whether it showed a micro-signal, and, if the model can tell, whether that says so."""
-        step.decided = True
-        fields = ["judged", *(["signalled"] if signalled else ())]
-        if self._model(step.stage).ready:
-            fields += ["asked", *(["hesitant"] if hesitant else ())]
-        for field in fields:
-            self._count(step.stage, session.segments, field, 1)
+    def _look(self, step: Step) -> tuple[str, ...]:
+        """Show the model the step as it stands, if there is anything new in it; later it learns from the same looks.
 
-    def _look(self, step: Step) -> bool:
-        """Score the step as it stands, if there is anything new in it; later the model learns from the same looks."""
-        if step.decided or step.events == step.looked:
-            return False
+        Returns:
+            What is to be counted.
+        """
+        if step.events == step.looked:
+            return ()
         step.looked = step.events
-        # Up to the last sign of life: how long nothing has come since tells who left, not who hesitates.
-        active_s = step.last - step.start
-        features = step_features(active_s, step.events, step.views, set(step.signals), 0.0)
+        features = step.features()
         step.looks = [*step.looks, features]
-        model = self._model(step.stage)
-        return model.is_hesitant(model.probability(features), active_s)
+        if step.asked or not self._model(step.stage).is_hesitant(features):
+            return ()
+        step.asked = True
+        return "asked", "hesitant"
+
+    def _settle(self, step: Step) -> list[str]:
+        """Say, once, what the step has not been called by now; nothing after this changes it.
+
+        Returns:
+            What is to be counted.
+        """
+        fields: list[str] = []
+        if step.settled:
+            return fields
+        model, step.settled = self._model(step.stage), True
+        if not step.judged:
+            fields.append("judged")
+        if not step.asked and model.ready:
+            fields.append("asked")
+        step.judged = step.asked = True
+        novel = model.weigh(step.features())
+        if novel is not None:
+            fields += ["weighed", "novel"] if novel else ["weighed"]
+        return fields
 
     def _close_step(self, session: Session, outcome: str, now: float) -> None:
         step = session.step
         if step is None:
             return
         session.step = None
-        if not step.decided:
-            self._decide(session, step, hesitant=False)
-        for features in step.looks:
-            self._model(step.stage).learn(features, outcome == "advanced")
-        self._count(step.stage, session.segments, outcome, 1)
-        self._count(step.stage, session.segments, "dwell_ms", round((now - step.start) * 1000))
+        advanced = outcome == "advanced"
+        self._count(step.stage, session.segments, outcome, *self._settle(step))
+        self._count_dwell(step.stage, session.segments, now - step.start)
+        self._model(step.stage).learn(step.looks, advanced)
+        self._tell_cohort(session, step, step.marks, len(self._due_s), advanced=advanced)
 
     def _model(self, stage: str) -> StepModel:
         model = self._models.get(stage)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -23,11 +23,13 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from detectors._micro_signals import SIGNALS
 from streams.errors import ConfigError
 
 ENV_PREFIX: Final = "TRUSTWATCH_"
 CONFIG_ENV: Final = "TRUSTWATCH_CONFIG"
 DEFAULT_FILE: Final = "trustwatch.yaml"
+MAX_PATTERN_CHARS: Final = 200
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -140,10 +142,47 @@ class TimeSettings(Section):
         return self
 
 
+class IgnoreRule(Section):
+    """Where which micro-signals are no signals.
+
+    In a pattern `*` is any text and `?` any character; all else is meant literally, so that a CSS selector can be
+    pasted. Upper and lower case are the same.
+    """
+
+    element: str = Field(
+        "*", description="what is clicked, as your source names it (id, selector, text); `form.field` of a field"
+    )
+    page: str = Field("*", description="templated path")
+    stage: str = Field("*", description="journey stage")
+    signals: tuple[str, ...] = Field((), description="micro-signals ignored there; none: all of them")
+
+    @field_validator("element", "page", "stage")
+    @classmethod
+    def _pattern(cls, pattern: str) -> str:
+        if not pattern or pattern != pattern.strip():
+            raise ValueError(f"pattern {pattern!r} is empty or begins or ends with a space; * is everything")
+        if len(pattern) > MAX_PATTERN_CHARS:
+            raise ValueError(f"pattern of more than {MAX_PATTERN_CHARS} characters")
+        return pattern
+
+    @field_validator("signals")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(names) - set(SIGNALS)):
+            raise ValueError(f"unknown micro-signal {unknown[0]!r}; known: {', '.join(SIGNALS)}")
+        return names
+
+    @model_validator(mode="after")
+    def _narrow(self) -> IgnoreRule:
+        if not set(f"{self.element}{self.page}{self.stage}") - {"*"} and not self.signals:
+            raise ValueError("a rule without element, page, stage and signals would ignore everything")
+        return self
+
+
 class SignalSettings(Section):
     """Micro-signals of hesitation; the definitions and their sources are in `streams.signals`."""
 
-    rage_clicks: PositiveInt = Field(3, description="clicks that make a rage click")
+    rage_clicks: Annotated[int, Field(ge=2)] = Field(3, description="clicks that make a rage click")
     rage_window_s: Positive = Field(1.0, description="seconds within which they fall, click to click")
     rage_radius_px: Positive = Field(30.0, description="pixels around the first click")
     error_click_s: Positive = Field(1.0, description="seconds from a click to the error it caused")
@@ -152,8 +191,13 @@ class SignalSettings(Section):
     loop_window_s: Positive = Field(15.0, description="seconds within which they fall")
     repeated_searches: PositiveInt = Field(3, description="searches in one step that count as repeated")
     compare_loops: PositiveInt = Field(3, description="comparisons in one step that count as a loop")
-    ignore_elements: tuple[str, ...] = Field((), description="glob patterns of elements whose clicks are no signals"
-                                             " (steppers, carousels)")  # fmt: skip
+    ignore: tuple[IgnoreRule, ...] = Field(
+        (), description="rules of where micro-signals are none: objects of element, page, stage (globs) and signals"
+    )
+    ignore_known: bool = Field(
+        True, description="also ignore rage clicks where quick clicking is normal: steppers, carousels, date pickers,"
+        " players, text (the list is in `streams.signals`)",
+    )  # fmt: skip
 
 
 class LeadSettings(Section):
@@ -267,6 +311,17 @@ class Settings(BaseSettings):
         None, description="YAML that maps pages and event types to stages; none: built in"
     )
     names_file: Path | None = Field(None, description="YAML with more vendor event names; none: only the built-in ones")
+    false_pages_per_week: Positive = Field(
+        1.0,
+        description="false pages that the whole installation may give in a week of event time; thresholds follow from"
+        " it, from the number of watched streams and from how often each is judged: a bound where a baseline is known,"
+        " a target where it is learnt, as it is in production; tickets have a budget of the same size for themselves",
+    )
+    false_page_within_s: Positive = Field(
+        86_400.0,
+        description="a finding whose old level comes back by itself within this is counted as false, seconds of event"
+        " time; true incidents that were over so soon are counted, too: what is observed is an upper estimate",
+    )
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
     ingest: IngestSettings = IngestSettings()

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from pydantic import ValidationError
 
+from detectors._baseline import DAY_S
 from detectors._step_model import StepModel, StepModelParams
 from streams.errors import ConfigError
 from streams.findings import Finding
@@ -31,7 +32,7 @@ from streams.journey import Journey, load_journey
 from streams.sessionize import Sessionizer
 from streams.settings import Settings, TopicSettings, say_problems
 from streams.stage import Record
-from streams.watch import Detectors, Watcher
+from streams.watch import Detectors, Observer, Watcher
 
 STEP_MODEL = "step_model"
 """Name under `detectors` of the parameters of the per-step model, which scores people and is no detector itself."""
@@ -54,7 +55,7 @@ class Plan:
     def __init__(self, settings: Settings, only: list[str] | None = None) -> None:
         self.settings = settings
         self.journey: Journey = load_journey(settings.journey_file)
-        self.detectors = Detectors(self._parameters(), only)
+        self.detectors = Detectors(self._parameters(), only, self.journey.stages)
         try:
             self._model_params = StepModelParams(**settings.detectors.get(STEP_MODEL, {}))
         except ValidationError as error:
@@ -62,10 +63,14 @@ class Plan:
 
     def _parameters(self) -> dict[str, dict[str, Any]]:
         """The configured parameters over those that follow from other settings, said once there."""
-        stages = self.journey.stages
+        stages, leads = self.journey.stages, self.settings.leads
         followed: dict[str, dict[str, Any]] = {
             "early_dropoff": {"stages": stages[: (len(stages) + 1) // 2]},
-            "lead_score_drift": {"bins": self.settings.leads.score_bins},
+            "lead_score_drift": {
+                "bins": leads.score_bins,
+                "acceptance_lag_s": leads.acceptance_horizon_days * DAY_S,
+                "conversion_lag_s": leads.conversion_horizon_days * DAY_S,
+            },
         }
         own = {name: values for name, values in self.settings.detectors.items() if name != STEP_MODEL}
         return {name: followed.get(name, {}) | own.get(name, {}) for name in {*followed, *own}}
@@ -74,9 +79,9 @@ class Plan:
         """The sessionize stage of one events partition."""
         return Sessionizer(self.settings, self.journey, lambda: StepModel(self._model_params), partition)
 
-    def watcher(self, partition: int) -> Watcher:
-        """The detect and judge stages of one counts partition."""
-        return Watcher(self.settings, self.detectors, partition)
+    def watcher(self, partition: int, observer: Observer | None = None) -> Watcher:
+        """The detect and judge stages of one counts partition; the observer is told of every observation."""
+        return Watcher(self.settings, self.detectors, partition, observer)
 
 
 class _Unit(ABC, Generic[MessageT, StageT]):

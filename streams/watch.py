@@ -1,24 +1,27 @@
 """Counts of all partitions → verdicts → findings: the detect and judge stages of one counts partition.
 
 Buckets of the source partitions are added up, and a bucket is judged when every partition's watermark has passed it, in
-event-time order. One detector instance watches one (stage, segment); one that raises is counted and the line goes on.
+event-time order. One detector instance watches one (stage, segment) with its share of the false-page budget; one that
+raises is counted and the line goes on. When all streams have seen a bucket, the judge settles what they said.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from detectors._base import Bucket, Detector, Params, Verdict
 from detectors._registry import build_params, discover, params_digest
+from streams.budget import PageLog, capacity, pair_shares
 from streams.checkpoints import pack, unpack
 from streams.combine import merge
 from streams.errors import ConfigError, DetectorFailed
-from streams.findings import Finding, Judge, JudgeState
+from streams.findings import Finding
 from streams.frames import NEVER, UNREADABLE, Counts, Segment
+from streams.judge import Judge, JudgeState, Where
 from streams.settings import Settings
 
 STATE_VERSION: Final = 1
@@ -26,8 +29,11 @@ log = logging.getLogger(__name__)
 
 Key = tuple[str, Segment]
 """(stage, segment)."""
-StreamKey = tuple[str, str, Segment]
-"""(detector, stage, segment): one watched stream."""
+
+
+Observer: TypeAlias = Callable[[Where, float, Detector[Any, Any], Verdict], object]
+"""Told of every observation: who watches what, start of the bucket (event time, seconds), the detector as it is now,
+and what it said. It must change nothing."""
 
 
 class Stream(msgspec.Struct, array_like=True):
@@ -75,13 +81,17 @@ class Detectors:
     Args:
         overrides: detector name → parameter → value.
         only: names to use; None for all.
+        journey: stages of the journey; the false-page budget is split over them.
 
     Raises:
         ConfigError: an unknown detector or parameter; the message names it.
     """
 
-    def __init__(self, overrides: Mapping[str, Mapping[str, Any]], only: list[str] | None = None) -> None:
+    def __init__(
+        self, overrides: Mapping[str, Mapping[str, Any]], only: list[str] | None = None, journey: Sequence[str] = ()
+    ) -> None:
         known = discover()
+        self.journey = tuple(journey)
         if unknown := sorted({*overrides, *(only or ())} - set(known)):
             raise ConfigError(f"detectors: unknown {unknown[0]!r}; known: {', '.join(sorted(known))}")
         self.classes: dict[str, type[Detector[Any, Any]]] = {
@@ -103,20 +113,28 @@ class Watcher:
         settings: all knobs.
         detectors: what watches.
         partition: number of the counts partition.
+        observer: looks on; None for nobody.
 
     Attributes:
         verdicts: what every watched stream said last; read by the metrics.
         rates: stage and segment → running sums of counts, for dashboards.
     """
 
-    def __init__(self, settings: Settings, detectors: Detectors, partition: int) -> None:
+    def __init__(
+        self, settings: Settings, detectors: Detectors, partition: int, observer: Observer | None = None
+    ) -> None:
         self._settings = settings
+        self._observer = observer
         self._detectors = detectors
         self._partition = partition
-        self._instances: dict[StreamKey, Detector[Any, Any]] = {}
+        self._instances: dict[Where, Detector[Any, Any]] = {}
+        self._pairs: dict[tuple[str, str], list[Detector[Any, Any]]] = {}
+        self._pair_shares = pair_shares(
+            settings.false_pages_per_week, detectors.classes, detectors.params, detectors.journey
+        )
         self._pending: dict[float, dict[Key, dict[str, int]]] = {}
-        self._judge = Judge(settings, detectors.classes)
-        self.verdicts: dict[StreamKey, Verdict] = {}
+        self._judge = Judge(settings, detectors.classes, lambda *pair: len(self._pairs.get(pair, ())))
+        self.verdicts: dict[Where, Verdict] = {}
         self.rates: dict[Key, dict[str, int]] = {}
         self.state = State(digests=dict(detectors.digests))
 
@@ -128,12 +146,25 @@ class Watcher:
     @property
     def findings(self) -> list[Finding]:
         """Open and recent findings, oldest first."""
-        return list(self._judge.state.findings.values())
+        return list(self._judge.findings.values())
 
     @property
     def begun(self) -> dict[str, int]:
         """Findings begun, by detector."""
-        return self._judge.state.begun
+        return self._judge.begun
+
+    @property
+    def pages(self) -> PageLog:
+        """Findings begun and proved false in the last weeks."""
+        return self._judge.pages
+
+    @property
+    def allowances(self) -> dict[str, float]:
+        """Detector → false pages a week that its streams may give, all together."""
+        given: dict[str, float] = {}
+        for (name, _), streams in list(self._pairs.items()):
+            given[name] = given.get(name, 0.0) + len(streams) * self._share(name, len(streams))
+        return given
 
     def apply(self, counts: Counts) -> list[Finding]:
         """Take up counts of one events partition; returns the findings that began, changed or ended."""
@@ -154,24 +185,25 @@ class Watcher:
         width_s = self._settings.time.bucket_s
         for ts in sorted(start for start in self._pending if start + width_s <= until):
             for key, counts in sorted(self._pending.pop(ts).items()):
-                changed += self._observe(Bucket(ts, width_s, key[0], counts), key)
+                self._observe(Bucket(ts, width_s, key[0], counts), key)
+            changed += self._judge.settle(ts + width_s)
         state.judged_until = max(state.judged_until, until)
         return changed
 
-    def _observe(self, bucket: Bucket, key: Key) -> list[Finding]:
-        changed: list[Finding] = []
+    def _observe(self, bucket: Bucket, key: Key) -> None:
         merge(self.rates.setdefault(key, {}), dict(bucket.counts))
         for name, cls in self._detectors.classes.items():
             verdict = self._ask(name, cls, bucket, key)
             if verdict is None:
                 continue
             try:
-                changed += self._judge.update(name, key, verdict, bucket.ts + bucket.width_s)
+                self._judge.hear(name, key, verdict, bucket.ts + bucket.width_s)
             except Exception as error:  # a verdict that cannot be told, such as an onset of NaN
                 self._note_failure(name, bucket, key, error)
                 continue
             self.verdicts[name, *key] = verdict
-        return changed
+            if self._observer is not None:
+                self._observer((name, *key), bucket.ts, self._instances[name, *key], verdict)
 
     def _ask(self, name: str, cls: type[Detector[Any, Any]], bucket: Bucket, key: Key) -> Verdict | None:
         """What the detector says; None if the bucket holds nothing for it, or it failed (which is its own fault)."""
@@ -199,7 +231,20 @@ class Watcher:
                 self.state.unwatched += 1
                 return None
             instance = self._instances[name, *key] = cls(self._detectors.params[name])
+            self._join(name, key[0], instance)
         return instance
+
+    def _join(self, name: str, stage: str, instance: Detector[Any, Any]) -> None:
+        """Give a new stream its share of the budget, and its siblings less, when they have become a tenth more."""
+        pair = self._pairs.setdefault((name, stage), [])
+        before = self._share(name, len(pair))
+        pair.append(instance)
+        share = self._share(name, len(pair))
+        for one in (instance,) if share == before else pair:
+            one.allow(share)
+
+    def _share(self, name: str, streams: int) -> float:
+        return self._pair_shares[name] / capacity(streams)
 
     @staticmethod
     def _add(counter: dict[str, int], name: str) -> None:
@@ -224,10 +269,12 @@ class Watcher:
         """Canonical bytes of what the results depend on: detector states, findings, counts not yet judged."""
         self._gather()
         state = self.state
-        findings = [self._judge.state.findings[name] for name in sorted(self._judge.state.findings)]
+        judge = state.judge
+        findings = [judge.findings[name] for name in sorted(judge.findings)]
         return msgspec.json.encode(
-            (state.streams, findings, sorted(state.pending.items()), sorted(state.errors.items()))
-        )
+            (state.streams, findings, judge.open, judge.heard, judge.ended, sorted(state.pending.items()),
+             sorted(state.errors.items()))
+        )  # fmt: skip
 
     def _gather(self) -> None:
         state = self.state
@@ -242,7 +289,7 @@ class Watcher:
         self.state = state
         self._judge.state = state.judge
         self._pending = {ts: dict(cells) for ts, cells in state.pending.items()}
-        self._instances = {}
+        self._instances, self._pairs = {}, {}
         for stream in state.streams:
             cls = self._detectors.classes.get(stream.detector)
             if cls is None:
@@ -251,6 +298,10 @@ class Watcher:
             if not self._resume(instance, stream):
                 self._add(state.resets, stream.detector)
             self._instances[stream.detector, stream.stage, stream.segment] = instance
+            self._pairs.setdefault((stream.detector, stream.stage), []).append(instance)
+        for (name, _), pair in self._pairs.items():
+            for instance in pair:  # once, with the share that it had: thresholds may depend on when a share changed
+                instance.allow(self._share(name, len(pair)))
         state.digests = dict(self._detectors.digests)
 
     def _resume(self, instance: Detector[Any, Any], stream: Stream) -> bool:

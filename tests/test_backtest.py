@@ -25,7 +25,8 @@ HERE = Path(__file__).parent
 REES46 = HERE.parents[1] / "shared" / "data" / "rees46_cosmetics_2019-10_first3h.csv"
 SUMMARY = ["events", "accepted", "dead_letters", "duplicates", "late", "steps", "findings", "events_per_s"]
 FINDING = ["id", "detector", "kind", "segment", "direction", "level", "onset", "detected_at", "before", "after", "unit",
-           "n_before", "n_after", "score", "owner", "summary", "evidence", "resolved_at"]  # fmt: skip
+           "n_before", "n_after", "score", "owner", "summary", "evidence", "resolved_at", "onset_from",
+           "onset_to"]  # fmt: skip
 EROSIONS = (Erosion("early_dropoff", "evaluate", {}, 4.0, 0.1),)
 
 
@@ -215,7 +216,7 @@ def test_findings_are_written_one_a_line_with_the_fields_of_the_contract(
 ) -> None:
     out = tmp_path / "findings.jsonl"
     code, told, _ = command("backtest", recorded, "--detectors", "early_dropoff", "--out", out, "--json",
-                            "--set", "early_dropoff.alert_at=6")  # fmt: skip
+                            "--set", "early_dropoff.recover_at=6")  # fmt: skip
     findings = [json.loads(line) for line in out.read_bytes().splitlines()]
     assert (code, len(findings)) == (0, json.loads(told)["findings"])
     assert findings
@@ -232,7 +233,7 @@ def test_findings_are_written_one_a_line_with_the_fields_of_the_contract(
 
 def test_parameters_can_be_set_and_detectors_chosen(command: Command, recorded: Path) -> None:
     _, told, _ = command("backtest", recorded, "--detectors", "early_dropoff", "--json",
-                         "--set", "early_dropoff.stages=[keep]", "--set", "early_dropoff.alert_at=1000000")  # fmt: skip
+                         "--set", "early_dropoff.stages=[keep]", "--set", "early_dropoff.run_length=1000000")  # fmt: skip
     assert json.loads(told)["findings"] == 0
 
 
@@ -248,8 +249,8 @@ def test_garbage_is_no_failure(command: Command, tmp_path: Path) -> None:
     assert (code, json.loads(told)["events"]) == (0, len(GARBAGE))
 
 
-@pytest.mark.parametrize("value", ["", "=", "early_dropoff", "early_dropoff=1", ".alert_at=1", "early_dropoff.=1",
-                                   "early_dropoff.alert_at=[", "early_dropoff.alert_at=2020-13-45"])  # fmt: skip
+@pytest.mark.parametrize("value", ["", "=", "early_dropoff", "early_dropoff=1", ".run_length=1", "early_dropoff.=1",
+                                   "early_dropoff.run_length=[", "early_dropoff.run_length=2020-13-45"])  # fmt: skip
 def test_a_set_of_another_form_is_bad_usage(command: Command, tmp_path: Path, value: str) -> None:
     code, _, told = command("backtest", lines(tmp_path), "--set", value)
     assert code == 2
@@ -259,9 +260,9 @@ def test_a_set_of_another_form_is_bad_usage(command: Command, tmp_path: Path, va
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--set", "early_dropof.alert_at=1"], "early_dropof"),
+        (["--set", "early_dropof.run_length=1"], "early_dropof"),
         (["--set", "early_dropoff.alert_ad=1"], "early_dropoff.alert_ad"),
-        (["--set", "early_dropoff.alert_at=high"], "early_dropoff.alert_at"),
+        (["--set", "early_dropoff.run_length=high"], "early_dropoff.run_length"),
         (["--set", "step_model.min_looks=-1"], "step_model"),
         (["--detectors", "nobody"], "nobody"),
         (["--format", "avro"], "--format avro"),

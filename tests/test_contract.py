@@ -30,9 +30,11 @@ FORBIDDEN = {
     "logging", "pickle", "socket", "subprocess", "requests", "urllib", "asyncio", "threading",
 }  # fmt: skip
 CLOCK_CALLS = {"now", "utcnow", "today", "time", "monotonic", "perf_counter"}
+TRACE = {"k", "n", "expected", "low", "high", "statistic", "warn", "threshold", "back", "back_at"}
 DAY_S = 86_400.0
 ONSET_TOLERANCE_S = DAY_S
-RATE_BYTES, OTHER_BYTES, VARINT_SLACK = 4096, 16_384, 64
+RATE_BYTES, OTHER_BYTES, SLACK = 4096, 16_384, 600
+"""Lists of bounded length are now shorter, now longer."""
 
 every_detector = pytest.mark.parametrize("name", DETECTORS)
 
@@ -107,6 +109,36 @@ def test_snapshot_and_restore_change_no_verdict(name: str) -> None:
 
 
 @every_detector
+@pytest.mark.parametrize("stream", ["quiet", "firing"])
+def test_trace_changes_nothing_and_makes_sense(name: str, stream: str) -> None:
+    detector = fresh(name)
+    detector.trace()
+    for i, (bucket, expected) in enumerate(verdicts(name, stream)):
+        assert detector.observe(detector.look(bucket, detector.params)) == expected
+        state = detector.snapshot() if i % 211 == 0 else b""
+        shown = dict(detector.trace())
+        assert dict(detector.trace()) == shown
+        assert not state or detector.snapshot() == state
+        for view in {field.rpartition(".")[0] for field in shown}:
+            numbers = {
+                field.rpartition(".")[2]: value for field, value in shown.items() if field.rpartition(".")[0] == view
+            }
+            check_trace(numbers)
+
+
+def check_trace(numbers: dict[str, float]) -> None:
+    assert set(numbers) <= TRACE
+    assert all(isinstance(value, int | float) and math.isfinite(value) for value in numbers.values())
+    assert numbers.get("n", 0.0) >= 0.0
+    if "expected" in numbers:
+        assert numbers["low"] <= numbers["expected"] <= numbers["high"]
+    if "statistic" in numbers:
+        assert numbers["statistic"] >= 0.0
+        assert 0.0 < numbers.get("warn", numbers["threshold"]) <= numbers["threshold"]
+    assert numbers.get("back", 0.0) >= 0.0 and ("back" in numbers) == ("back_at" in numbers)
+
+
+@every_detector
 def test_garbage_is_no_state(name: str) -> None:
     with pytest.raises(msgspec.DecodeError):
         fresh(name).restore(b"\x93\x01\x02\x03")
@@ -124,7 +156,7 @@ def test_state_is_bounded(name: str) -> None:
         detector.observe(detector.look(bucket, detector.params))
         if i + 1 in (10_000, 50_000):
             sizes[i + 1] = len(detector.snapshot())
-    assert sizes[50_000] <= sizes[10_000] + VARINT_SLACK
+    assert sizes[50_000] <= sizes[10_000] + SLACK
     assert sizes[50_000] <= (RATE_BYTES if isinstance(detector, RateDetector) else OTHER_BYTES)
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from detectors._base import Verdict
 from detectors._registry import discover
-from streams.findings import REFRESH_S, Finding, Judge, iso, summarise
+from streams.findings import Finding, iso, summarise
 from streams.frames import Segment
+from streams.judge import REFRESH_S, Judge
 from tests.kit import T0, settings_of
 
 KEY: tuple[str, Segment] = ("evaluate", (("device", "tv"),))
@@ -18,13 +19,19 @@ WARN, OK, WARMING = msgspec.structs.replace(ALERT, level="warn"), Verdict("ok"),
 
 
 def judge(**sections: dict[str, object]) -> Judge:
-    return Judge(settings_of(**sections), discover())
+    return Judge(settings_of(**sections), discover(), lambda _detector, _stage: 40)
+
+
+def update(made: Judge, name: str, key: tuple[str, Segment], verdict: Verdict, now: float) -> list[Finding]:
+    """A bucket in which one stream speaks."""
+    made.hear(name, key, verdict, now)
+    return made.settle(now)
 
 
 def said(
     made: Judge, *verdicts: Verdict, key: tuple[str, Segment] = KEY, name: str = "early_dropoff"
 ) -> list[Finding | None]:
-    told = [made.update(name, key, verdict, T0 + 60.0 * i) for i, verdict in enumerate(verdicts)]
+    told = [update(made, name, key, verdict, T0 + 60.0 * i) for i, verdict in enumerate(verdicts)]
     assert all(len(findings) < 2 for findings in told)
     return [findings[0] if findings else None for findings in told]
 
@@ -41,6 +48,7 @@ def test_only_an_alert_begins_a_finding() -> None:
     assert (finding.onset, finding.detected_at) == (iso(T0 - 3600), iso(T0))
     assert finding.segment == {"stage": "evaluate", "device": "tv"}
     assert (finding.score, finding.after, finding.evidence) == (0.9123, 0.3, {"cases": 1.234568})
+    assert (finding.onset_from, finding.onset_to) == (None, None)
 
 
 def test_an_open_finding_is_not_told_again_while_nothing_changes() -> None:
@@ -79,12 +87,12 @@ def test_a_new_onset_after_the_end_is_a_new_finding() -> None:
 def test_an_open_finding_is_refreshed_now_and_then() -> None:
     made = judge()
     later = msgspec.structs.replace(ALERT, n_after=500)
-    assert made.update("early_dropoff", KEY, ALERT, T0)
-    assert made.update("early_dropoff", KEY, later, T0 + REFRESH_S - 1) == []
-    (refreshed,) = made.update("early_dropoff", KEY, later, T0 + REFRESH_S)
+    assert update(made, "early_dropoff", KEY, ALERT, T0)
+    assert update(made, "early_dropoff", KEY, later, T0 + REFRESH_S - 1) == []
+    (refreshed,) = update(made, "early_dropoff", KEY, later, T0 + REFRESH_S)
     assert refreshed
     assert refreshed.n_after == 500
-    assert made.update("early_dropoff", KEY, later, T0 + REFRESH_S + 1) == []
+    assert update(made, "early_dropoff", KEY, later, T0 + REFRESH_S + 1) == []
 
 
 def test_the_id_follows_from_detector_segment_kind_and_onset_only() -> None:
@@ -100,12 +108,43 @@ def test_the_id_follows_from_detector_segment_kind_and_onset_only() -> None:
     assert len(ids | {first.id}) == 6
 
 
+def test_a_claim_that_is_made_again_keeps_its_id_and_when_it_was_noticed() -> None:
+    first, ended, again = said(judge(), ALERT, OK, ALERT)
+    assert first and ended and again
+    assert (again.id, again.detected_at, again.resolved_at) == (first.id, first.detected_at, None)
+
+
+def test_the_interval_of_the_onset_is_told_and_stays_with_it() -> None:
+    made = judge()
+    dated = msgspec.structs.replace(ALERT, onset_from=T0 - 7200, onset_to=T0 - 60)
+    moved = msgspec.structs.replace(dated, level="warn", onset=T0, onset_from=T0 - 5, onset_to=T0 + 5)
+    first, second = said(made, dated, moved)
+    assert first and second
+    for finding in (first, second):
+        assert (finding.onset_from, finding.onset, finding.onset_to) == (iso(T0 - 7200), iso(T0 - 3600), iso(T0 - 60))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"onset": float("nan")}, {"onset_to": 1e30}, {"gain": float("inf")}, {"evidence": {"cases": "many"}},
+     {"before": None}],
+)  # fmt: skip
+def test_a_verdict_that_cannot_be_told_is_refused_and_changes_nothing(broken: dict[str, object]) -> None:
+    made = judge()
+    said(made, ALERT)
+    before = msgspec.json.encode(made.state)
+    with pytest.raises((ValueError, TypeError, OverflowError)):
+        made.hear("early_dropoff", KEY, msgspec.structs.replace(ALERT, **broken), T0 + 60)
+    assert msgspec.json.encode(made.state) == before
+
+
 def test_streams_have_findings_of_their_own() -> None:
     made = judge()
     said(made, ALERT)
-    said(made, ALERT, key=("evaluate", ()))
+    said(made, ALERT, key=("evaluate", (("device", "mobile"),)))
+    said(made, ALERT, key=("compare", KEY[1]))
     said(made, ALERT, name="hesitation")
-    assert len(made.state.open) == 3
+    assert len(made.state.open) == 4
 
 
 def test_without_an_onset_it_began_when_it_was_noticed() -> None:
@@ -147,8 +186,8 @@ def test_a_judge_goes_on_from_its_state() -> None:
     first, second = judge(), judge()
     said(first, ALERT)
     second.state = msgspec.msgpack.decode(msgspec.msgpack.encode(first.state), type=type(first.state))
-    assert second.update("early_dropoff", KEY, ALERT, T0 + 1) == []
-    (ended,) = second.update("early_dropoff", KEY, OK, T0 + 2)
+    assert update(second, "early_dropoff", KEY, ALERT, T0 + 1) == []
+    (ended,) = update(second, "early_dropoff", KEY, OK, T0 + 2)
     assert ended
     assert ended.resolved_at == iso(T0 + 2)
 
@@ -176,9 +215,9 @@ def test_an_alert_of_another_kind_ends_the_finding_and_begins_its_own() -> None:
     made = judge()
     first = msgspec.structs.replace(ALERT, kind="distribution")
     second = msgspec.structs.replace(ALERT, kind="calibration", onset=T0)
-    (begun,) = made.update("lead_score_drift", KEY, first, T0)
-    assert made.update("lead_score_drift", KEY, msgspec.structs.replace(second, level="warn"), T0 + 1) == []
-    ended, other = made.update("lead_score_drift", KEY, second, T0 + 2)
+    (begun,) = update(made, "lead_score_drift", KEY, first, T0)
+    assert update(made, "lead_score_drift", KEY, msgspec.structs.replace(second, level="warn"), T0 + 1) == []
+    ended, other = update(made, "lead_score_drift", KEY, second, T0 + 2)
     assert (ended.id, ended.kind, ended.resolved_at) == (begun.id, "distribution", iso(T0 + 2))
     assert (other.kind, other.onset, other.resolved_at) == ("calibration", iso(T0), None)
     assert other.id != begun.id and len(made.state.open) == 1

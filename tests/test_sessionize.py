@@ -26,7 +26,7 @@ from tests.kit import NOW, T0, Tally, after, door, event, frame, native, section
 SETTINGS = settings_of(
     time={"session_gap_s": 120.0, "max_session_s": 900.0, "dwell_marks_s": (5.0, 20.0)},
     leads={"touch_horizon_days": 0.002, "acceptance_horizon_days": 0.004, "conversion_horizon_days": 0.01},
-    detectors={"step_model": {"min_looks": 20}},
+    detectors={"step_model": {"min_looks": 3, "trial_steps": 10, "useful_z": -99, "useless_z": -99, "novel_steps": 10}},
     segments={"max_values": 2},
     ingest={"frame_events": 7},
 )
@@ -143,6 +143,8 @@ def test_interleaving_frame_borders_re_reads_and_restarts_change_nothing(seed: i
     assert found.state.totals.applied > 300
     assert min(found.state.totals.duplicate, found.state.totals.late, found.state.totals.steps) > 0
     assert found.state.sessions == {}
+    fields = {field for counts in cells.values() for field in counts}
+    assert {"asked", "weighed", "soon", "not_soon", "at_all", "not_at_all"} <= fields, "the models never spoke"
 
 
 @pytest.mark.parametrize("seed", range(4))

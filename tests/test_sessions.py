@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from detectors._step_model import StepModel, StepModelParams
+from detectors._step_model import StepModel, StepModelParams, step_features
 from streams.combine import Labels
 from streams.events import Event
 from streams.frames import Segment
 from streams.journey import load_journey
-from streams.sessions import Session, Sessions
+from streams.sessions import Counter, Session, Sessions
 from streams.settings import Settings
 from tests.kit import T0, Tally, after, event, frame, section, sessionizer, settings_of, tally
 
@@ -157,29 +157,35 @@ class Counted:
     """Sessions with a model that has learnt, and what they count."""
 
     def __init__(self, stayers_dwell_s: float = 200.0, advancers_dwell_s: float = 20.0, learnt: int = 800) -> None:
-        from detectors._step_model import step_features  # noqa: PLC0415
-
-        model = StepModel(StepModelParams(min_looks=200))
+        self.model = StepModel(StepModelParams(min_looks=100, trial_steps=200, model_share=0.33, novel_steps=100))
         for i in range(learnt):
             stays = i % 3 == 0
-            dwell = (stayers_dwell_s if stays else advancers_dwell_s) * (0.5 + i % 7 / 6)
-            model.learn(step_features(dwell, 2, 1, set(), 0.0), advanced=not stays)
+            dwell_s = (stayers_dwell_s if stays else advancers_dwell_s) * (0.5 + i % 7 / 6)
+            features = step_features(dwell_s, 2, 1, 0, 0, 0)
+            self.model.weigh(features)
+            self.model.learn([features], advanced=not stays)
         self.total: Tally = Tally()
-        self.model = model
+        self.later: list[tuple[float, str]] = []
         settings = Settings()
         self.labels = Labels(settings.segments)
-        self.sessions = Sessions(settings, load_journey(None), self.count, {"compare": model}, StepModel)
+        counter = Counter(self.count, self.count_later, lambda *_: None)
+        self.sessions = Sessions(settings, load_journey(None), counter, {"compare": self.model}, StepModel)
 
-    def count(self, stage: str, segments: list[Segment], field: str, count: int) -> None:
-        self.total[stage, field] += count
+    def count(self, stage: str, segments: list[Segment], *fields: str) -> None:
+        self.total.update((stage, field) for field in fields)
 
-    def run(self, *events: Event) -> dict[str, int]:
+    def count_later(self, due: float, stage: str, segments: list[Segment], field: str) -> None:
+        self.later.append((due - T0, f"{stage}.{field}"))
+
+    def run(
+        self, *events: Event, fields: tuple[str, ...] = ("judged", "signalled", "asked", "hesitant")
+    ) -> dict[str, int]:
         session = Session("anna", None, events[0].time, events[0].time, segments=[()])
         for one in events:
             assert not self.sessions.advance(session, one.time)
             self.sessions.apply(session, one)
         assert self.sessions.advance(session, events[-1].time + GAP + 1)
-        return {field: self.total["compare", field] for field in ("judged", "signalled", "asked", "hesitant")}
+        return {field: self.total["compare", field] for field in fields}
 
 
 def judged(*, signalled: int = 0, asked: int = 1, hesitant: int = 0) -> dict[str, int]:
@@ -192,8 +198,21 @@ def stay(seconds: float) -> list[Event]:
     return [view(0, COMPARE), *(event("page_pinged", float(at)) for at in range(10, int(seconds), 10))]
 
 
+def dead_click(at: float) -> Event:
+    return event("clicked", at, properties={"dead": True})
+
+
 def test_who_dwells_like_those_who_leave_is_hesitant_once() -> None:
     assert Counted().run(*stay(400), view(400, DECIDE)) == judged(hesitant=1)
+
+
+def test_a_step_is_called_hesitant_while_it_is_open() -> None:
+    counted = Counted()
+    session = Session("anna", None, T0, T0, segments=[()])
+    for one in stay(290):
+        counted.sessions.advance(session, one.time)
+        counted.sessions.apply(session, one)
+    assert session.step is not None and counted.total["compare", "hesitant"] == 1
 
 
 def test_who_moves_on_like_the_others_is_judged_and_not_hesitant() -> None:
@@ -206,28 +225,117 @@ def test_where_those_who_move_on_read_as_long_reading_long_is_no_hesitation() ->
 
 
 def test_a_step_is_judged_once_even_if_signals_come_after_the_last_mark() -> None:
-    dead = [event("clicked", 400.0 + i, properties={"dead": True}) for i in range(3)]
+    dead = [dead_click(400.0 + i) for i in range(3)]
     readers = Counted(stayers_dwell_s=200.0, advancers_dwell_s=200.0)
     assert readers.run(*stay(390), *dead, view(500, DECIDE)) == judged(asked=0)
 
 
 def test_a_signal_decides_at_once() -> None:
-    dead = event("clicked", 2, properties={"dead": True})
-    assert Counted().run(view(0, COMPARE), dead, dead, view(3, DECIDE)) == judged(signalled=1)
+    assert Counted().run(view(0, COMPARE), dead_click(2), dead_click(2), view(3, DECIDE)) == judged(signalled=1)
+
+
+def test_what_the_model_says_takes_no_signal_away_nor_the_other_way_round() -> None:
+    """The rate of micro-signals must not fall when a model begins to speak."""
+    hesitant_first = [*stay(290), dead_click(290), view(291, DECIDE)]
+    assert Counted().run(*hesitant_first) == judged(signalled=1, hesitant=1)
+    assert Counted(learnt=20).run(*hesitant_first) == judged(signalled=1, asked=0)
+    signal_first = [view(0, COMPARE), dead_click(1), *stay(290)[1:], view(291, DECIDE)]
+    assert Counted().run(*signal_first) == judged(signalled=1, hesitant=1)
 
 
 def test_a_model_that_does_not_know_the_stage_is_not_asked_and_signals_count_all_the_same() -> None:
-    dead = event("clicked", 2, properties={"dead": True})
-    assert Counted(learnt=50).run(view(0, COMPARE), dead, view(3, DECIDE)) == judged(signalled=1, asked=0)
+    found = Counted(learnt=50).run(view(0, COMPARE), dead_click(2), view(3, DECIDE))
+    assert found == judged(signalled=1, asked=0)
 
 
-def test_the_model_learns_from_steps_that_were_looked_at_only() -> None:
+def test_the_model_learns_from_every_look_at_a_step_and_only_from_looks_that_showed_something_new() -> None:
     counted = Counted()
     before = counted.model.state.looks
     counted.run(view(0, COMPARE), view(10, DECIDE))
-    assert counted.model.state.looks == before
+    assert counted.model.state.looks == before, "no mark passed, no signal shown"
     counted.run(view(0, COMPARE), view(16, DECIDE))
     assert counted.model.state.looks == before + 1
+    counted.run(view(0, COMPARE), view(500, DECIDE))
+    assert counted.model.state.looks == before + 2, "five marks passed in silence"
+    counted.run(view(0, COMPARE), dead_click(1), event("page_pinged", 20), dead_click(40), view(41, DECIDE))
+    assert counted.model.state.looks == before + 4, "at the signal, and at the mark of 30 s"
+
+
+def test_a_step_unlike_all_before_is_novel_once() -> None:
+    fields = ("weighed", "novel")
+    assert Counted().run(*stay(20), view(20, DECIDE), fields=fields) == {"weighed": 1, "novel": 0}
+    mad = [event("field_changed", 0.5 + i / 20, properties={"field": str(i)}) for i in range(200)]
+    counted = Counted()
+    assert counted.run(view(0, COMPARE), *mad, view(400, DECIDE), fields=fields) == {"weighed": 1, "novel": 1}
+    assert Counted(learnt=20).run(*stay(20), view(20, DECIDE), fields=fields) == {"weighed": 0, "novel": 0}
+
+
+# ── cohorts: who had advanced when the last dwell mark passed ─────────────────────────────────────────────────────
+
+
+FULL_MINUTE = 40.0
+"""`T0` is 20 s past a minute; what is known ahead is counted at the next full one."""
+
+
+@pytest.mark.parametrize(
+    ("events", "soon", "at_all"),
+    [
+        pytest.param([view(0, COMPARE), view(20, DECIDE)], "soon", "at_all", id="advanced"),
+        pytest.param([view(0, COMPARE), view(300, DECIDE)], "soon", "at_all", id="at-the-very-mark"),
+        pytest.param([view(0, COMPARE), view(300.5, DECIDE)], "not_soon", "at_all", id="just-after-it"),
+        pytest.param([view(0, COMPARE), view(1800, DECIDE)], "not_soon", "at_all", id="after-the-gap"),
+        pytest.param([view(0, COMPARE), view(900, COMPARE), view(1801, DECIDE)], "not_soon", "not_at_all",
+                     id="too-late"),
+        pytest.param([view(0, COMPARE), view(20, EVALUATE)], "not_soon", "not_at_all", id="returned"),
+        pytest.param([view(0, COMPARE)], "not_soon", "not_at_all", id="dropped"),
+        pytest.param([view(0, COMPARE, session="a"), view(20, EVALUATE, session="b")], "not_soon", "not_at_all",
+                     id="cut-short"),
+    ],
+)  # fmt: skip
+def test_every_step_counts_with_its_cohort_when_the_time_has_come(events: list[Event], soon: str, at_all: str) -> None:
+    stage = sessionizer()
+    counts = stage.apply(frame(section(events, 100_000)), 0)
+    assert counts is not None
+    fields = ("soon", "not_soon", "at_all", "not_at_all")
+    where = {name: cell.ts - T0 for cell in counts.cells for name in fields
+             if cell.segment == () and cell.stage == "compare" and name in cell.counts}  # fmt: skip
+    assert where == {soon: 300 + FULL_MINUTE, at_all: 1800 + FULL_MINUTE}
+    assert tally([counts])["compare", soon] == tally([counts])["compare", "entered"] == 1
+
+
+def test_a_cohort_is_known_while_its_sessions_are_still_open() -> None:
+    """Ten enter, four of them advance; nobody's session has ended when that is told."""
+    stage = sessionizer(settings_of(time={"allowed_lateness_s": 1.0}))
+    events = [view(i / 10, COMPARE, f"p{i}") for i in range(10)] + [view(60 + i, DECIDE, f"p{i}") for i in range(4)]
+    counted = tally([stage.apply(frame(section(events, 300 + FULL_MINUTE + 11)), 0)])
+    assert (counted["compare", "soon"], counted["compare", "not_soon"]) == (4, 6)
+    assert len(stage.state.sessions) == 10 and not counted["compare", "dropped"]
+
+
+def test_what_is_to_be_counted_later_survives_a_restart() -> None:
+    settings = settings_of(time={"allowed_lateness_s": 1.0})
+    stage = sessionizer(settings)
+    stage.apply(frame(section([view(0, COMPARE), view(20, DECIDE)], 50)), 0)
+    other = sessionizer(settings)
+    other.restore(stage.snapshot())
+    counted = tally([other.apply(frame(section([], 4000)), 1)])
+    assert (counted["compare", "soon"], counted["compare", "at_all"]) == (1, 1)
+    other.snapshot()
+    assert other.state.later == {}
+
+
+def test_who_asks_to_be_forgotten_leaves_no_cohort_behind_but_what_was_counted() -> None:
+    events = [view(0, COMPARE), view(5, DECIDE), event("erasure_requested", 9)]
+    _, counted = after(*events)
+    assert counted["compare", "soon"] == 1
+    assert not counted["decide", "soon"] and not counted["decide", "not_soon"]
+
+
+def test_without_dwell_marks_there_are_no_cohorts_and_steps_are_judged_at_their_end() -> None:
+    settings = settings_of(time={"dwell_marks_s": ()})
+    _, counted = after(view(0, COMPARE), view(500, DECIDE), settings=settings)
+    assert counted["compare", "judged"] == counted["compare", "advanced"] == 1
+    assert not counted["compare", "soon"] and counted["compare", "at_all"] == 1
 
 
 def test_labels_known_later_count_from_then_on_and_the_first_value_stays() -> None:

@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 
 from detectors.hesitation import SIGNALS
+from streams.errors import ConfigError
 from streams.events import WEB_TYPES, Event
-from streams.settings import SignalSettings
-from streams.signals import Traces, spot
+from streams.settings import IgnoreRule, SignalSettings, load_settings
+from streams.signals import Spotter, Traces, is_pacey
 from tests.kit import event
 
 Told = list[str | None]
 
 
-def told(*events: Event, **knobs: Any) -> Told:
-    traces, settings = Traces(), SignalSettings(**knobs)
-    return [spot(traces, one, settings) for one in events]
+def told(*events: Event, stage: str = "decide", **knobs: Any) -> Told:
+    traces, spotter = Traces(), Spotter(SignalSettings(**knobs))
+    return [spotter.spot(traces, one, stage) for one in events]
 
 
 def click(at: float, x: float | None = 0.0, y: float | None = 0.0, element: str | None = None, **more: Any) -> Event:
@@ -69,17 +70,149 @@ def test_how_many_clicks_are_rage_is_a_knob() -> None:
     assert told(click(0), click(0.1, 100), click(0.2), rage_radius_px=100)[-1] == "rage_click"
 
 
-@pytest.mark.parametrize("pattern", ["qty-plus", "qty-*", "*"])
-def test_clicks_on_ignored_elements_are_no_signals(pattern: str) -> None:
-    clicks = [click(t / 4, element="qty-plus", dead=True) for t in range(6)]
-    assert told(*clicks, ignore_elements=(pattern,)) == [None] * 6
-    assert "rage_click" in told(*clicks, ignore_elements=("qty-minus", "QTY-*"))
+# ── where signals are none ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_ignored_click_neither_causes_an_error_nor_counts_between_others() -> None:
-    stepper = click(0.5, element="qty")
-    assert told(click(0), stepper, click(0.9), ignore_elements=("qty",)) == [None] * 3
-    assert told(stepper, event("error_shown", 0.6), ignore_elements=("qty",)) == [None, None]
+def furious(element: str | None, clicks: int = 6, **more: Any) -> list[Event]:
+    return [click(t / 4, element=element, **more) for t in range(clicks)]
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        "qty-plus", "qty_minus", "QuantityStepper", "div.qty > button", "+", "\N{MINUS SIGN}", "btn-plus", "iconMinus",
+        "input[type=number].quantity", "hero-carousel-next", "swiper-button-prev", "slick-arrow", "priceSlider",
+        "ul.pagination > li", "datepicker__day", "date-picker-next-month", "calendar-grid", "video-controls",
+        "vjs-volume-bar", "audioPlayer", "seek-bar", "map-zoom-in", "p", "article > p.lead", "div p", "#text",
+        "textarea#comment", "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}",
+    ],
+)  # fmt: skip
+def test_quick_clicks_where_they_are_normal_are_no_rage(element: str) -> None:
+    assert told(*furious(element)) == [None] * 6
+    assert "rage_click" in told(*furious(element), ignore_known=False)
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        "buy", "pay", "submit-order", "choose-plus", "plan-plus-monthly", "next", "checkout-next", "product-123",
+        "step-2", "surplus", "code", "spec-row", "p-4711", "prelaunch", "gallery", "size", "spinner", "div", "a", "",
+        None,
+    ],
+)  # fmt: skip
+def test_quick_clicks_elsewhere_are(element: str | None) -> None:
+    assert told(*furious(element))[2:] == ["rage_click"] * 4
+
+
+def test_dead_and_error_clicks_count_on_a_stepper_too() -> None:
+    assert told(*furious("qty-plus", dead=True)) == ["dead_click"] * 6
+    assert told(click(0, element="qty-plus"), event("error_shown", 0.5)) == [None, "error_click"]
+
+
+@pytest.mark.parametrize("pattern", ["star-rating", "star*", "STAR?RATING", "*"])
+def test_a_rule_ignores_elements_by_pattern(pattern: str) -> None:
+    rule = {"element": pattern, "signals": ["rage_click"]}
+    assert told(*furious("star-rating"), ignore=[rule]) == [None] * 6
+    assert "rage_click" in told(*furious("star-rating"), ignore=[{"element": "star", "signals": ["rage_click"]}])
+
+
+def test_a_pasted_selector_is_meant_literally() -> None:
+    selector = "div[data-x='a*b'] > li:nth-child(2)"
+    rule = {"element": "div[data-x='a*b'] > li:nth-child(?)"}
+    assert told(*furious(selector), ignore=[rule]) == [None] * 6
+    assert "rage_click" in told(*furious("d"), ignore=[rule])
+
+
+def test_a_rule_without_signals_ignores_all_of_them() -> None:
+    rule = {"element": "game*"}
+    assert told(*furious("game-board", dead=True), event("error_shown", 1.3), ignore=[rule]) == [None] * 7
+
+
+@pytest.mark.parametrize(("signal", "left"), [("rage_click", "dead_click"), ("dead_click", "rage_click")])
+def test_a_rule_with_signals_leaves_the_others(signal: str, left: str) -> None:
+    told_now = told(*furious("x", dead=True), ignore=[{"element": "x", "signals": [signal]}])
+    assert set(told_now[2:]) == {left}
+
+
+def test_an_error_after_a_click_on_an_ignored_element_is_not_its_fault() -> None:
+    rule = {"element": "chat", "signals": ["error_click"]}
+    assert told(click(0, element="chat"), event("error_shown", 0.5), ignore=[rule]) == [None, None]
+    assert told(click(0, element="x"), event("error_shown", 0.5), ignore=[rule]) == [None, "error_click"]
+
+
+def test_a_rule_may_be_about_a_page_or_a_stage() -> None:
+    calls = [event("searched", float(i), page="/help/faq") for i in range(3)]
+    rule = {"page": "/help*", "signals": ["repeated_search"]}
+    assert told(*calls, ignore=[rule]) == [None] * 3
+    assert told(*calls, ignore=[{**rule, "page": "/help"}])[-1] == "repeated_search"
+    assert told(*calls, stage="keep", ignore=[{"stage": "keep"}]) == [None] * 3
+    assert told(*calls, stage="decide", ignore=[{"stage": "keep"}])[-1] == "repeated_search"
+
+
+def test_a_rule_may_be_about_a_field() -> None:
+    visits = [
+        field("changed", 0, "amount", "loan"),
+        field("focused", 1, "term", "loan"),
+        field("focused", 2, "amount", "loan"),
+    ]
+    assert told(*visits, ignore=[{"element": "loan.*"}])[-1] is None
+    assert told(*visits, ignore=[{"element": "order.*"}])[-1] == "field_return"
+
+
+def test_clicks_on_a_stepper_between_others_count_not_among_them() -> None:
+    assert told(click(0), click(0.5, element="qty"), click(0.9)) == [None] * 3
+
+
+@pytest.mark.parametrize("answer", ["field_changed", "page_viewed", "item_added", "searched", "compared"])
+def test_clicks_that_are_each_answered_are_use(answer: str) -> None:
+    """Fast use of something that works: paging, filters, adding one more to the cart."""
+    events = [one for t in range(4) for one in (click(t / 2), event(answer, t / 2 + 0.1, page=f"/p/{t}"))]
+    assert "rage_click" not in told(*events, repeated_searches=9, compare_loops=9)
+    assert "rage_click" in told(*events[:1], *events[2:], repeated_searches=9, compare_loops=9), "one was not answered"
+
+
+@pytest.mark.parametrize("silence", ["page_pinged", "field_focused", "form_failed", "error_shown"])
+def test_what_is_no_answer_leaves_it_rage(silence: str) -> None:
+    events = [one for t in range(3) for one in (click(t / 2), event(silence, t / 2 + 0.1))]
+    assert "rage_click" in told(*events)
+
+
+def test_not_dead_is_no_answer() -> None:
+    """Sources send the click before they can know whether it changed anything."""
+    assert told(*(click(t / 4, dead=False) for t in range(3)))[-1] == "rage_click"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"element": ""}, "signals.ignore.0.element"),
+        ({"page": " /help"}, "signals.ignore.0.page"),
+        ({"stage": "x" * 300}, "signals.ignore.0.stage"),
+        (
+            {"element": "a", "signals": ["rage"]},
+            "signals.ignore.0.signals: .*unknown micro-signal 'rage'; known: rage_",
+        ),
+        ({"elemnt": "a"}, "signals.ignore.0.elemnt: unknown setting"),
+        ({}, "signals.ignore.0: .*would ignore everything"),
+        ({"element": "**", "page": "*"}, "signals.ignore.0: .*would ignore everything"),
+        ({"element": 7}, "signals.ignore.0.element"),
+    ],
+)
+def test_a_bad_rule_is_refused_and_named(rule: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_settings(signals={"ignore": [rule]})
+
+
+def test_rules_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUSTWATCH_SIGNALS__IGNORE", '[{"element": "star*", "signals": ["rage_click"]}]')
+    assert load_settings().signals.ignore == (IgnoreRule(element="star*", signals=("rage_click",)),)
+
+
+def test_what_is_known_of_elements_is_told_by_whole_words() -> None:
+    assert is_pacey("VideoPlayer") and is_pacey("btn_plus") and not is_pacey("videographer")
+
+
+# ── clocks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -201,14 +334,14 @@ def test_the_third_time_in_one_step_is_the_signal(kind: str, signal: str) -> Non
 
 
 def test_a_new_step_forgets_all_but_the_pages() -> None:
-    traces, settings = Traces(), SignalSettings()
+    traces, spotter = Traces(), Spotter(SignalSettings())
     before = [view(0, "/a"), view(1, "/b"), click(1, device_time=1.0), event("searched", 1), event("searched", 1),
               event("compared", 1), field("changed", 1, "a"), field("focused", 1, "b")]  # fmt: skip
     for one in before:
-        spot(traces, one, settings)
+        spotter.spot(traces, one, "decide")
     traces.begin_step()
     later = [event("error_shown", 1.1), event("searched", 2), event("compared", 2), field("focused", 2, "a")]
-    assert [spot(traces, one, settings) for one in later] == [None] * 4
+    assert [spotter.spot(traces, one, "decide") for one in later] == [None] * 4
     assert [kept.page for kept in traces.views] == ["/a", "/b"]
 
 
@@ -220,8 +353,8 @@ def test_every_published_signal_has_a_test_here() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    traces, settings = Traces(), SignalSettings()
+    traces, spotter = Traces(), Spotter(SignalSettings())
     for i in range(500):
         for one in (view(i, f"/{i}"), click(i), field("changed", i, str(i)), event("searched", i)):
-            spot(traces, one, settings)
+            spotter.spot(traces, one, "decide")
     assert (len(traces.views), len(traces.clicks), len(traces.filled)) == (16, 3, 20)

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from detectors._base import AlertOn, Bucket, Detector, Params, Verdict
+from detectors._base import AlertOn, Bucket, Detector, Level, Params, Verdict
 from streams.errors import CheckpointRefused, ConfigError
 from streams.findings import Finding
 from streams.frames import NEVER, Cell, Counts, Segment
+from streams.judge import Where
 from streams.settings import Settings
 from streams.units import Plan, WatchUnit
 from streams.watch import Detectors, Watcher
@@ -75,6 +76,23 @@ class Blind(Fake):
         raise KeyError("x")
 
 
+class Scripted(Fake):
+    """Says what the bucket holds: `entered` 2 is a warning, 3 an alert; the gain is in the counts, too."""
+
+    def observe(self, x: Bucket) -> Verdict:
+        super().observe(x)
+        level: Level = "alert" if x.counts["entered"] == 3 else "warn" if x.counts["entered"] == 2 else "ok"
+        onset = None if level == "ok" else x.ts
+        return Verdict(level, onset=onset, gain=float(x.counts.get("gain", 0)), before=0.5, after=0.4)
+
+
+class Ticket(Fake):
+    """Pages nobody."""
+
+    alert: ClassVar[AlertOn] = AlertOn(severity="ticket")
+    stage: ClassVar[str | None] = "leads"
+
+
 class Untellable(Fake):
     """Says what cannot be told."""
 
@@ -82,8 +100,9 @@ class Untellable(Fake):
         return Verdict("alert", onset=float("nan"))
 
 
-def watched(*classes: type[Fake], partitions: int = 2, limits: dict[str, Any] | None = None, **params: int) -> Watcher:
-    made = Detectors({}, only=[])
+def watched(*classes: type[Fake], partitions: int = 2, limits: dict[str, Any] | None = None,
+            journey: tuple[str, ...] = ("evaluate",), **params: int) -> Watcher:  # fmt: skip
+    made = Detectors({}, only=[], journey=journey)
     made.classes = {cls.name(): cls for cls in classes or (Fake,)}
     made.params = {name: FakeParams(**params) for name in made.classes}
     made.digests = {name: f"{name}{params}" for name in made.classes}
@@ -207,6 +226,154 @@ def test_beyond_the_limit_of_streams_nothing_more_is_watched_and_that_is_counted
     assert seen(watcher, segment=(("device", "d2"),)) == [(0, 1)]
 
 
+# ── the false-page budget ─────────────────────────────────────────────────────────────────────────────────────────
+
+BUDGET = settings_of().false_pages_per_week
+
+
+def stream(number: int) -> Segment:
+    return (("device", f"d{number:04}"),)
+
+
+def grow(watcher: Watcher, first: int, last: int, stage: str = "evaluate") -> None:
+    """New streams, one bucket each."""
+    for i in range(first, last):
+        watcher.apply(told(0, i, 10 * i + 10, (10 * i, 1), segment=stream(i), stage=stage))
+
+
+def allowances(watcher: Watcher) -> dict[Any, float]:
+    return {key: instance.allowance or 0.0 for key, instance in watcher._instances.items()}
+
+
+def test_the_only_stream_has_its_pairs_part_and_parts_add_up_to_the_budget() -> None:
+    watcher = watched(Fake, Scripted, partitions=1, journey=("discover", "evaluate", "buy"))
+    grow(watcher, 0, 1)
+    assert set(allowances(watcher).values()) == {BUDGET / 6}
+    for offset, stage in enumerate(("discover", "buy"), 1):
+        watcher.apply(told(0, offset, 100, (10 * offset, 1), stage=stage))
+    assert sum(allowances(watcher).values()) == pytest.approx(BUDGET)
+    assert watcher.allowances == pytest.approx({"fake": BUDGET / 2, "scripted": BUDGET / 2})
+
+
+def test_new_streams_share_at_once_and_the_sum_never_exceeds_the_budget() -> None:
+    watcher = watched(partitions=1)
+    for number in range(150):
+        grow(watcher, number, number + 1)
+        given = allowances(watcher)
+        assert len(given) == number + 1
+        assert len(set(given.values())) == 1  # equal parts
+        assert 0.85 * BUDGET < sum(given.values()) <= BUDGET * (1 + 1e-9)
+        assert watcher.allowances["fake"] == pytest.approx(sum(given.values()))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str | float]:
+    """The shares that detectors are told, and "observe" where they see a bucket."""
+    made: list[str | float] = []
+    allow, observe = Fake.allow, Fake.observe
+
+    def noted_allow(self: Fake, share: float) -> None:
+        made.append(share)
+        allow(self, share)
+
+    def noted_observe(self: Fake, x: Bucket) -> Verdict:
+        made.append("observe")
+        return observe(self, x)
+
+    monkeypatch.setattr(Fake, "allow", noted_allow)
+    monkeypatch.setattr(Fake, "observe", noted_observe)
+    return made
+
+
+def test_a_stream_is_told_its_share_before_it_sees_anything(calls: list[str | float]) -> None:
+    watcher = watched(partitions=1)
+    grow(watcher, 0, 1)
+    assert calls == [BUDGET, "observe"]
+    grow(watcher, 1, 400)
+    assert len(calls) - calls.count("observe") < 400 * 12  # amortised: not every stream at each new one
+
+
+@pytest.mark.parametrize("streams", [1, 11, 12, 40])
+def test_after_a_restore_every_stream_has_the_same_share(streams: int, calls: list[str | float]) -> None:
+    before, after = watched(partitions=1), watched(partitions=1)
+    grow(before, 0, streams)
+    calls.clear()
+    after.restore(before.snapshot())
+    assert calls == list(allowances(before).values())  # each is told once
+    assert allowances(after) == allowances(before)
+    for watcher in (before, after):
+        grow(watcher, streams, streams + 8)
+    assert allowances(after) == allowances(before)
+
+
+def test_tickets_have_a_budget_of_their_own() -> None:
+    watcher = watched(Fake, Ticket, partitions=1, journey=("discover", "evaluate"))
+    grow(watcher, 0, 1)
+    watcher.apply(told(0, 1, 100, (10, 1), stage="leads"))
+    given = allowances(watcher)
+    assert given["fake", "evaluate", stream(0)] == BUDGET / 2
+    assert given["ticket", "leads", ()] == BUDGET
+
+
+def test_the_budget_is_split_over_the_stages_that_a_detector_may_watch() -> None:
+    settings = settings_of(detectors={"early_dropoff": {"stages": ["evaluate"]}})
+    plan = Plan(settings.model_copy(update={"false_pages_per_week": 6.0}))
+    watcher, stages = plan.watcher(0), plan.journey.stages
+    shares = watcher._pair_shares
+    pages = {"early_dropoff": 1, "hesitation": len(stages)}
+    assert sum(shares[name] * count for name, count in pages.items()) == pytest.approx(6.0)
+    assert shares["early_dropoff"] == shares["hesitation"] == 6.0 / (1 + len(stages))
+    assert shares["lead_score_drift"] == 6.0  # the only one that writes tickets
+
+
+# ── one finding for many segments ─────────────────────────────────────────────────────────────────────────────────
+
+GAINS: dict[Segment, int] = {(): 25, TV: 60, (("channel", "ads"),): 12, (("channel", "ads"), ("device", "tv")): 30}
+
+
+def family(rng: random.Random | None = None, buckets: int = 12) -> list[Counts]:
+    """From the third bucket on TV is broken, and all segments alert; the order of cells is as it happens."""
+    messages = []
+    for i in range(buckets):
+        cells = [Cell(T0 + 10 * i, "evaluate", segment, {"entered": 3 if 2 <= i < 8 else 1, "gain": gain + i})
+                 for segment, gain in GAINS.items()]  # fmt: skip
+        if rng is not None:
+            rng.shuffle(cells)
+        messages.append(Counts(0, i, T0 + 10 * i + 10, cells))
+    return messages
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_finding_is_of_the_root_segment_whatever_came_first(seed: int) -> None:
+    straight, shuffled = watched(Scripted, partitions=1), watched(Scripted, partitions=1)
+    expected = [straight.apply(message) for message in family()]
+    assert [shuffled.apply(message) for message in family(random.Random(seed))] == expected
+    begun, ended = (finding for findings in expected for finding in findings)
+    assert begun.segment == ended.segment == {"stage": "evaluate", "device": "tv"}
+    assert begun.evidence == {"explained_segments": 3.0}
+    assert (begun.resolved_at, straight.begun) == (None, {"scripted": 1})
+    assert shuffled.digest_part() == straight.digest_part()
+
+
+def test_a_snapshot_in_the_middle_of_a_family_changes_no_finding() -> None:
+    straight = watched(Scripted, partitions=1)
+    expected = [straight.apply(message) for message in family()]
+    for cut in range(len(expected)):
+        first, second = watched(Scripted, partitions=1), watched(Scripted, partitions=1)
+        found = [first.apply(message) for message in family()[:cut]]
+        second.restore(first.snapshot())
+        assert found + [second.apply(message) for message in family()[cut:]] == expected
+        assert second.digest_part() == straight.digest_part()
+        assert second.pages == straight.pages
+
+
+def test_a_page_whose_old_level_comes_back_soon_is_counted_as_false() -> None:
+    watcher = watched(Scripted, partitions=1)
+    for message in family():
+        watcher.apply(message)
+    assert watcher.pages.per_week("scripted") == (1.0, 1.0)
+
+
 # ── checkpoints ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -281,9 +448,9 @@ def test_a_state_of_other_partitions_or_buckets_is_refused(other: Settings) -> N
     [
         ({"early_dropof": {}}, None, "detectors: unknown 'early_dropof'; known: early_dropoff, "),
         ({}, ["nobody"], "detectors: unknown 'nobody'"),
-        ({"early_dropoff": {"alert_ad": 1}}, None,
-         "detectors.early_dropoff.alert_ad: unknown parameter; did you mean alert_at?"),
-        ({"early_dropoff": {"alert_at": "high"}}, None, "detectors.early_dropoff.alert_at"),
+        ({"early_dropoff": {"odds_ratoi": 1}}, None,
+         "detectors.early_dropoff.odds_ratoi: unknown parameter; did you mean odds_ratio?"),
+        ({"early_dropoff": {"odds_ratio": "high"}}, None, "detectors.early_dropoff.odds_ratio"),
     ],
 )  # fmt: skip
 def test_a_wrong_detector_or_parameter_is_named(overrides: dict[str, Any], only: list[str] | None, named: str) -> None:
@@ -303,3 +470,22 @@ def test_what_are_no_counts_is_counted_and_passed_over(value: Any) -> None:
     assert unit.refused == 1
     unit.take(msgspec.msgpack.encode(told(0, 0, 50, (0, 1))), 1)
     assert unit.stage.state.judged_until == T0 + 50
+
+
+# ── looking on ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_observer_is_told_of_every_verdict_with_the_detector_as_it_then_is() -> None:
+    heard: list[tuple[Any, ...]] = []
+
+    def observer(stream: Where, ts: float, detector: Detector[Any, Any], verdict: Verdict) -> None:
+        heard.append((stream, ts - T0, len(detector.state.buckets), verdict.level))
+
+    plain = watched(Fake, Untellable, partitions=1)
+    watcher = Watcher(plain._settings, plain._detectors, 0, observer)
+    for each in (plain, watcher):
+        each.apply(told(0, 0, 500, (0, 1), (10, 100), segment=TV))
+        each.apply(told(0, 1, 500, (0, 5)))
+    fake = ("fake", "evaluate")
+    assert heard == [((*fake, TV), 0.0, 1, "ok"), ((*fake, TV), 10.0, 2, "alert"), ((*fake, ()), 0.0, 1, "ok")]
+    assert watcher.digest_part() == plain.digest_part()

@@ -49,8 +49,8 @@ def test_a_misfit_module_is_refused_by_name(tmp_path: Path, source: str, complai
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ({"alert_att": 7}, r"early_dropoff\.alert_att: unknown parameter; did you mean alert_at\?"),
-        ({"alert_at": -1}, r"early_dropoff\.alert_at: .*greater than 0"),
+        ({"run_lengt": 7}, r"early_dropoff\.run_lengt: unknown parameter; did you mean run_length\?"),
+        ({"run_length": -1}, r"early_dropoff\.run_length: .*greater than 0"),
         ({"odds_ratio": "x"}, r"early_dropoff\.odds_ratio: "),
     ],
 )
@@ -63,7 +63,7 @@ def test_digest_tells_states_apart() -> None:
     plain = build_params(EarlyDropoff)
     assert params_digest(EarlyDropoff, plain) == params_digest(EarlyDropoff, build_params(EarlyDropoff, {}))
     assert params_digest(EarlyDropoff, plain) != params_digest(
-        EarlyDropoff, build_params(EarlyDropoff, {"alert_at": 9})
+        EarlyDropoff, build_params(EarlyDropoff, {"run_length": 9})
     )
     assert params_digest(EarlyDropoff, plain) != params_digest(Hesitation, build_params(Hesitation))
 
