@@ -259,6 +259,8 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         slot = int(ts // HOUR_S)
         if slot != state.slot:
             self._turn(ts, slot)
+        if n <= 0:
+            return self._suspicion() if state.ready else "warming"
         state.updates += 1
         if not state.ready:
             if state.first_ts is not None and ts - state.first_ts >= self.params.settle_s:
@@ -267,8 +269,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         phase = self._judge(ts, k, n)
         state.seen.k += k
         state.seen.n += n
-        if n:
-            state.recent += (k / n - state.recent) * n / (n + RECENT_N)
+        state.recent += (k / n - state.recent) * n / (n + RECENT_N)
         if phase == "quiet" and state.better_since is None:
             if state.held.n or state.fresh.hours:
                 self._release()
@@ -302,6 +303,13 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         if self.total >= state.run_length and self._enough():
             evidence.alarm = self.evidence.best
             self._set_back()
+            return "alarmed"
+        return self._suspicion()
+
+    def _suspicion(self) -> Phase:
+        """The phase as it stands."""
+        evidence = self.state.evidence
+        if evidence.alarm >= 0:
             return "alarmed"
         for i, enough in self._holds:
             if evidence.page[i] > enough:

@@ -263,7 +263,7 @@ def _near(a: Click, b: Click, radius_px: float) -> bool:
 
 
 def _matcher(rule: IgnoreRule) -> tuple[Callable[[str, str, str], bool], tuple[str, ...]]:
-    element, page, stage = (_compile(pattern) for pattern in (rule.element, rule.page, rule.stage))
+    element, page, stage = (wildcard(pattern) for pattern in (rule.element, rule.page, rule.stage))
 
     def matches(*place: str) -> bool:
         return all(pattern.fullmatch(part) for pattern, part in zip((element, page, stage), place, strict=True))
@@ -271,7 +271,8 @@ def _matcher(rule: IgnoreRule) -> tuple[Callable[[str, str, str], bool], tuple[s
     return matches, rule.signals or SIGNALS
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def wildcard(pattern: str) -> re.Pattern[str]:
+    """A pattern of an ignore rule: `*` is any text, `?` any character, upper and lower case are the same."""
     text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     return re.compile(text, re.IGNORECASE | re.DOTALL)
 

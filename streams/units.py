@@ -31,6 +31,7 @@ from streams.frames import (
 from streams.journey import Journey, load_journey
 from streams.sessionize import Sessionizer
 from streams.settings import Settings, TopicSettings, say_problems
+from streams.signals import wildcard
 from streams.stage import Record
 from streams.watch import Detectors, Observer, Watcher
 
@@ -49,17 +50,25 @@ class Plan:
         only: detectors to use; None for all.
 
     Raises:
-        ConfigError: the journey file, a detector or one of its parameters is wrong.
+        ConfigError: the journey file, a rule of `signals.ignore`, a detector or one of its parameters is wrong.
     """
 
     def __init__(self, settings: Settings, only: list[str] | None = None) -> None:
         self.settings = settings
         self.journey: Journey = load_journey(settings.journey_file)
+        self._check_ignored()
         self.detectors = Detectors(self._parameters(), only, self.journey.stages)
         try:
             self._model_params = StepModelParams(**settings.detectors.get(STEP_MODEL, {}))
         except ValidationError as error:
             raise ConfigError(f"detectors.{STEP_MODEL}: {say_problems(error)}") from error
+
+    def _check_ignored(self) -> None:
+        """A rule for a stage that the journey does not have would never hold."""
+        for number, rule in enumerate(self.settings.signals.ignore):
+            if not any(map(wildcard(rule.stage).fullmatch, self.journey.stages)):
+                stages = ", ".join(self.journey.stages)
+                raise ConfigError(f"signals.ignore[{number}].stage: {rule.stage!r} is no stage; known: {stages}")
 
     def _parameters(self) -> dict[str, dict[str, Any]]:
         """The configured parameters over those that follow from other settings, said once there."""

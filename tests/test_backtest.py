@@ -233,7 +233,7 @@ def test_findings_are_written_one_a_line_with_the_fields_of_the_contract(
 
 def test_parameters_can_be_set_and_detectors_chosen(command: Command, recorded: Path) -> None:
     _, told, _ = command("backtest", recorded, "--detectors", "early_dropoff", "--json",
-                         "--set", "early_dropoff.stages=[keep]", "--set", "early_dropoff.run_length=1000000")  # fmt: skip
+                         "--set", "early_dropoff.stages=[keep]", "--set", "early_dropoff.run_length=1e6")  # fmt: skip
     assert json.loads(told)["findings"] == 0
 
 

@@ -11,7 +11,8 @@ from streams.errors import ConfigError
 from streams.events import WEB_TYPES, Event
 from streams.settings import IgnoreRule, SignalSettings, load_settings
 from streams.signals import Spotter, Traces, is_pacey
-from tests.kit import event
+from streams.units import Plan
+from tests.kit import event, settings_of
 
 Told = list[str | None]
 
@@ -358,3 +359,9 @@ def test_what_is_remembered_is_bounded() -> None:
         for one in (view(i, f"/{i}"), click(i), field("changed", i, str(i)), event("searched", i)):
             spotter.spot(traces, one, "decide")
     assert (len(traces.views), len(traces.clicks), len(traces.filled)) == (16, 3, 20)
+
+
+def test_a_rule_for_a_stage_that_the_journey_lacks_is_refused() -> None:
+    settings = settings_of(signals={"ignore": [{"stage": "dec*"}, {"stage": "decid"}]})
+    with pytest.raises(ConfigError, match=r"signals\.ignore\[1\]\.stage: 'decid' is no stage; known: discover"):
+        Plan(settings)
