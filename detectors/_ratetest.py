@@ -28,7 +28,7 @@ WARN_SHARE: Final = 0.2
 """Share of the alert's run length at which it warns: five times the false alarms."""
 SIZES: Final = (0.5, 1.0, 2.0)
 """Alternatives as multiples of the log odds ratio that is worth finding."""
-WEIGHTS: Final = (0.08, 0.88, 0.04)
+WEIGHTS: Final = (0.04, 0.92, 0.04)
 """A big change is found soon even at a small weight; most of it goes to the size that is worth finding."""
 HOLD_NATS: Final = (2.0, 0.0, 0.0)
 """Evidence of each size from which on data are held back; some for the smallest is nearly always there."""
@@ -40,10 +40,12 @@ BACK_SHARE: Final = 0.75
 HEAD_START: Final = 4.5
 """Nats that a Shiryaev-Roberts statistic has without any change; the rest must come from a run."""
 FREE: Final = 0.3
-STEEP: Final = 1.5
+STEEP: Final = 2.6
 """See `_refresh_logs`; found by simulation of installations and single streams (seeds other than the harness's)."""
 CHANCE_SD: Final = 3.5
 """Standard deviations since the onset below which an alarm that has passed is taken for a false one."""
+PRIOR_ALARMS: Final = 1.0
+"""False alarms' worth of belief that a stream alarms falsely as often as it should."""
 LEAST_RUN: Final = 100.0
 """However large the budget, no test alarms more often than this many updates."""
 Z95: Final = 1.96
@@ -57,10 +59,10 @@ class TestParams(Params):
     odds_ratio: float = Field(0.74, gt=0, lt=1, description="fall of the odds (for counts: of the rate) that is"
                               " found soonest (0.74: 0.30 to 0.24); a rise is its inverse; half and twice the size are"
                               " looked for beside it")  # fmt: skip
-    run_length: Positive = Field(55_000, description="mean number of updates between false alarms where no budget"
+    run_length: Positive = Field(46_000, description="mean number of updates between false alarms where no budget"
                                  " is given; a worker derives it from `false_pages_per_week`")  # fmt: skip
     recover_at: Positive = Field(11.0, description="evidence for the old level at which an alert resolves, nats")
-    caution: NoLess = Field(0.15, description="standard errors by which the baseline is moved to the careful side at"
+    caution: NoLess = Field(0.1, description="standard errors by which the baseline is moved to the careful side at"
                             " least")  # fmt: skip
     settle_s: NoLess = Field(7200.0, description="event time at the start of a stream that is not learnt from, seconds"
                              " (drops become known later than advances)")  # fmt: skip
@@ -119,7 +121,11 @@ class TestState(msgspec.Struct, array_like=True):
         shares_n: trials behind `shares` and behind `fresh_shares`.
         updates: observations so far.
         allowance: false alarms a week that it may give; None while nobody said.
-        run_length: mean number of updates between false alarms; the statistic alarms there.
+        run_length: mean number of updates between false alarms that is aimed at.
+        updates_at: observations when the running hour began.
+        due: false alarms that were to be expected so far.
+        false: alarms so far that have passed and may well have been chance; like `due`, these fade.
+        limit: what the statistic alarms at.
         back_ratio: multiple of the odds that the old level is weighed against while alarmed.
     """
 
@@ -144,6 +150,10 @@ class TestState(msgspec.Struct, array_like=True):
     updates: int = 0
     allowance: float | None = None
     run_length: float = 0.0
+    updates_at: int = 0
+    due: float = 0.0
+    false: float = 0.0
+    limit: float = 0.0
     back_ratio: float = 1.0
 
     @classmethod
@@ -176,7 +186,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         self.evidence = self._mixture()
         self.total = sum(w * r for w, r in zip(self.evidence.weights, self.state.evidence.ratio, strict=True))
         if not self.state.run_length:
-            self.state.run_length = float(params.run_length)
+            self.state.run_length = self.state.limit = float(params.run_length)
 
     @property
     def drift_detected(self) -> bool:
@@ -190,7 +200,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
             return "warming"
         if self.drift_detected:
             return "alert"
-        return "warn" if self.total >= WARN_SHARE * self.state.run_length and self._enough() else "ok"
+        return "warn" if self.total >= WARN_SHARE * self.state.limit and self._enough() else "ok"
 
     @property
     def statistic(self) -> float:
@@ -200,7 +210,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
     @property
     def threshold(self) -> float:
         """Evidence at which it alerts, nats."""
-        return log(self.state.run_length)
+        return log(self.state.limit)
 
     @property
     def score(self) -> float:
@@ -300,7 +310,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
             if better > 0.0 or state.better:
                 self._watch_better(ts, better)
         self.total = self.evidence.advance(ts, k, n, expected, state.logs, weight)
-        if self.total >= state.run_length and self._enough():
+        if self.total >= state.limit and self._enough():
             evidence.alarm = self.evidence.best
             self._set_back()
             return "alarmed"
@@ -337,6 +347,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         if state.evidence.back >= self.params.recover_at:
             if self._was_chance():
                 self._release()
+                state.false += 1.0
             mixture.clear()
             return "recovered"
         if ts - start.ts >= self.params.accept_after_s and now.n - start.n >= self.params.warmup_n:
@@ -447,6 +458,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
             self.base.add(state.fresh, state.slot, state.held.k, state.held.n)
         if state.slot >= 0:
             self._fade_shares(slot - state.slot)
+            self._note_due(slot - state.slot)
         for hour in (state.hour, state.held, state.seen):
             hour.k = hour.n = 0.0
         state.slot = slot
@@ -455,8 +467,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
             age_s = ts - state.first_ts
             state.ready = age_s >= self.params.warmup_s and state.base.fit.n >= self.params.warmup_n
             state.recent = state.base.rate
-        if state.allowance is not None:
-            self._refresh_run_length()
+        self._refresh_run_length()
         self._refresh_logs()
 
     def _fade_shares(self, hours: int) -> None:
@@ -480,7 +491,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
             trials = need / (0.5 * slope * log_ratio**2)
             error = self.base.error_over(self.state.slot, round(trials / self._trials_per_hour()))
             x = need * error / (slope * abs(log_ratio))
-            shift = error * max(self.params.caution * self._size / abs(log_ratio), STEEP * max(x - FREE, 0.0) ** 2)
+            shift = error * max(self.params.caution * self._size / abs(log_ratio), STEEP * max(x - FREE, 0.0) ** 3)
             careful = family.within(base.rate + (shift if log_ratio > 0.0 else -shift), base.rate)
             self.state.logs.append(family.normaliser(exp(log_ratio), careful))
 
@@ -491,9 +502,25 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         return max(state.base.fit.n / (memory_h * (1.0 - exp(-max(age_h, 1.0) / memory_h))), 1e-3)
 
     def _refresh_run_length(self) -> None:
+        """What the allowance comes to at this rate of updates, and more for a stream that alarms falsely too often.
+
+        A baseline that does not fit shows in more false alarms than were due; their rate is estimated with a Gamma
+        prior worth `PRIOR_ALARMS` false alarms, and the limit grows with it. It never falls below the run length.
+        """
         state = self.state
         if state.allowance is not None:
             state.run_length = max(self.updates_per_week / state.allowance, LEAST_RUN)
+        excess = (PRIOR_ALARMS + state.false) / (PRIOR_ALARMS + state.due)
+        state.limit = state.run_length * max(1.0, excess)
+
+    def _note_due(self, hours: int) -> None:
+        """Reckon the false alarms that the closing hour was allowed."""
+        state = self.state
+        fade = exp(-max(hours, 0) / self.base.memory_h)
+        if state.ready:
+            state.due = state.due * fade + (state.updates - state.updates_at) / state.limit
+        state.false *= fade
+        state.updates_at = state.updates
 
     # ── set-up ────────────────────────────────────────────────────────────────────────────────────────────────────
 

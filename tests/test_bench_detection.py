@@ -251,8 +251,11 @@ def row_of(trustwatch: tuple[float, int], **peers: tuple[float, int]) -> Row:
 
 def test_a_row_names_who_is_ahead() -> None:
     assert row_of((1.0, 400), ADWIN=(2.0, 500), DDM=(9.0, 100)).verdict == "ahead"
-    assert "ADWIN is faster by 100 events" in row_of((1.0, 400), ADWIN=(2.0, 300)).verdict
+    assert "ADWIN is faster by 100 ± 0 events" in row_of((1.0, 400), ADWIN=(2.0, 300)).verdict
+    assert "at 2.0 false alarms against 1.0" in row_of((1.0, 400), ADWIN=(2.0, 300)).verdict
     assert "more than 4" in row_of((5.0, 400), ADWIN=(2.0, 500)).verdict
+    assert row_of((5.0, 400), ADWIN=(6.0, 300)).is_ahead, "nobody keeps to 4, and it has the fewest"
+    assert not row_of((5.0, 400), ADWIN=(4.5, 500)).is_ahead
 
 
 def test_a_small_run_is_written_and_judged(tmp_path: Path) -> None:

