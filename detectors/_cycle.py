@@ -32,6 +32,8 @@ GROUPS: Final = tuple([(TREND,), (WEEKEND,), *[(3 + 2 * i, 4 + 2 * i) for i in r
 """Coefficients that are shrunk together."""
 AFTER_H: Final = (160, 330, *[22] * len(DAILY), *[330] * len(WEEKLY))
 """Hours learnt from which on each group is used: half a cycle can't tell a cycle from a level."""
+SOLVE_H: Final = 12
+"""Hours after which coefficients are computed anew although the data have hardly grown: they have changed."""
 AHEAD_H: Final = 48
 """Hours that a trend is followed ahead of the last hour learnt, while data are held back."""
 WEAK_SD: Final = 1.0
@@ -43,7 +45,9 @@ TREND_SD: Final = 0.1
 CLIP_SD: Final = 3.5
 """Standard deviations beyond which an hour counts no more: a holiday or a burst is no new normal (Huber 1964)."""
 GUARD_H: Final = 22
-"""Hours learnt before any hour is held to be odd, and hours measured before they are said to vary beyond chance."""
+"""Hours learnt before any hour is held to be odd."""
+MEASURED_H: Final = 6
+"""Hours measured before they are said to vary beyond chance."""
 CLUMP_SURE: Final = 3.0
 """Standard errors that variance beyond chance must pass before it counts."""
 CLUMP_SD: Final = 2.5
@@ -91,7 +95,8 @@ class Fit(msgspec.Struct, array_like=True):
         gram: sum of trials times features times features, lower half row by row.
         score: sum of hits times features.
         n: trials (for counts: hours) behind it.
-        hours: hours learnt from, none of them faded.
+        hours: hours learnt from, none of them faded; tells which cycles can be known.
+        steady: the same since the level was last accepted; tells whether a trend can be.
         slot: hour that its trend counts from.
     """
 
@@ -99,6 +104,7 @@ class Fit(msgspec.Struct, array_like=True):
     score: bytes = _zeros(SIZE)
     n: float = 0.0
     hours: int = 0
+    steady: int = 0
     slot: int = 0
 
 
@@ -110,13 +116,14 @@ class CycleState(msgspec.Struct, array_like=True):
         theta: coefficients as last computed.
         cover: their covariance, lower half row by row.
         at_n: trials known when they were computed.
+        solved: hour that the trend counted from then.
         slot: hour that `rate` is for.
         rate: expected rate (for counts: per hour) in that hour.
         error: standard error of it.
         excess: variance beyond the family's, summed over hours.
         spread: variance that one unit of `clump` would add, summed over the same hours.
         doubt: variance of `excess` if there were no excess.
-        measured: hours behind these, counted up to a day.
+        measured: hours behind these, as far as it matters.
         clump: correlation of trials within an hour; 0 where trials are independent.
     """
 
@@ -124,6 +131,7 @@ class CycleState(msgspec.Struct, array_like=True):
     theta: bytes = _zeros(SIZE)
     cover: bytes = _zeros(PACKED)
     at_n: float = 0.0
+    solved: int = 0
     slot: int = -1
     rate: float = 0.5
     error: float = 1.0
@@ -250,6 +258,7 @@ class Cycle:
     def add(self, fit: Fit, slot: int, k: float, n: float) -> None:
         """Enter one hour into a fit."""
         gram, score = _matrix(fit.gram), _vector(fit.score)
+        fresh_hour = slot > fit.slot or not fit.hours
         self._age(fit, slot, gram, score)
         x = FEATURES[(slot + EPOCH_SHIFT_H) % WEEK_H]
         share = 1.0 / self._design_effect(n)
@@ -257,33 +266,37 @@ class Cycle:
         score += (k * share) * x
         fit.gram, fit.score = _packed(gram), score.tobytes()
         fit.n += n
-        fit.hours += 1
+        fit.hours += fresh_hour
+        fit.steady += fresh_hour
 
-    def absorb(self, fresh: Fit) -> None:
-        """Take over what was held back, and empty it."""
+    def absorb(self, fresh: Fit, share: float = 1.0) -> None:
+        """Take over what was held back, or a share of its weight, and empty it."""
         fit = self.state.fit
         if not fresh.hours:
             return
+        new_hours = min(fresh.hours, max(fresh.slot - fit.slot, 0))
         gram, score = _matrix(fit.gram), _vector(fit.score)
         self._age(fit, fresh.slot, gram, score)
-        fit.gram = _packed(gram + _matrix(fresh.gram))
-        fit.score = (score + _vector(fresh.score)).tobytes()
-        fit.n += fresh.n
-        fit.hours += fresh.hours
+        fit.gram = _packed(gram + share * _matrix(fresh.gram))
+        fit.score = (score + share * _vector(fresh.score)).tobytes()
+        fit.n += share * fresh.n
+        fit.hours += new_hours
+        fit.steady += new_hours
         clear(fresh)
 
     def replace(self, fresh: Fit) -> None:
         """Accept `fresh` as the new normal; the cycle of the old one stays as a prior worth a tenth of its data."""
         fit, family = self.state.fit, self.family
         spread = family.variance(_level(fresh, family)) / family.variance(_level(fit, family))
-        old = Fit(fit.gram, fit.score, fit.n, fit.hours, fit.slot)
+        old = Fit(fit.gram, fit.score, fit.n, fit.hours, fit.steady, fit.slot)
         gram, score = _matrix(old.gram) * 0.1, _vector(old.score) * 0.1
         self._age(old, fresh.slot, gram, score)
         _forget_level(gram, score)
         score *= spread
         fit.gram = _packed(gram + _matrix(fresh.gram))
         fit.score = (score + _vector(fresh.score)).tobytes()
-        fit.n, fit.slot, fit.hours = fresh.n, fresh.slot, fresh.hours
+        fit.n, fit.slot, fit.steady = fresh.n, fresh.slot, fresh.hours
+        fit.hours += fresh.hours
         clear(fresh)
         self.state.at_n, self.state.slot = 0.0, -1
         self.expect(fit.slot)
@@ -291,13 +304,14 @@ class Cycle:
     def expect(self, slot: int) -> None:
         """Bring `rate` and `error` up to date for an hour (hours since the epoch)."""
         state = self.state
-        if state.fit.n > state.at_n * 1.03 or (state.at_n and state.fit.n < state.at_n * 0.9):
+        grown = state.fit.n > state.at_n * 1.03
+        if grown or (state.at_n and state.fit.slot - state.solved >= SOLVE_H):
             self._solve()
         state.slot = slot
         if not state.at_n:
             return
         x = FEATURES[(slot + EPOCH_SHIFT_H) % WEEK_H].copy()
-        x[TREND] = min(slot - state.fit.slot, AHEAD_H) / WEEK_H
+        x[TREND] = min(slot - state.solved, AHEAD_H) / WEEK_H
         theta = _vector(state.theta)
         state.rate = self.family.within(float(x @ theta), _level(state.fit, self.family))
         state.error = sqrt(max(float(x @ _matrix(state.cover) @ x), 0.0))
@@ -315,7 +329,7 @@ class Cycle:
         hours = min(max(hours, 1), WEEK_H)
         last = (slot + EPOCH_SHIFT_H) % WEEK_H + WEEK_H
         x = (SUMS[last + 1] - SUMS[last + 1 - hours]) / hours
-        x[TREND] = (min(slot - state.fit.slot, AHEAD_H) - (hours - 1) / 2) / WEEK_H
+        x[TREND] = (min(slot - state.solved, AHEAD_H) - (hours - 1) / 2) / WEEK_H
         return sqrt(max(float(x @ _matrix(state.cover) @ x), 0.0))
 
     def _age(self, fit: Fit, slot: int, gram: Vector, score: Vector) -> None:
@@ -348,11 +362,14 @@ class Cycle:
         theta, whole_cover = np.zeros(SIZE), np.zeros((SIZE, SIZE))
         theta[used] = cover @ score[used]
         whole_cover[np.ix_(used, used)] = noise * cover
-        state.theta, state.cover, state.at_n = theta.tobytes(), _packed(whole_cover), state.fit.n
+        state.theta, state.cover = theta.tobytes(), _packed(whole_cover)
+        state.at_n, state.solved = state.fit.n, state.fit.slot
 
     def _used(self) -> list[int]:
-        hours = self.state.fit.hours
-        return [LEVEL, *(i for group, after in zip(GROUPS, AFTER_H, strict=True) if hours >= after for i in group)]
+        fit = self.state.fit
+        known = [fit.steady if group == (TREND,) else fit.hours for group in GROUPS]
+        enough = [hours >= after for hours, after in zip(known, AFTER_H, strict=True)]
+        return [LEVEL, *(i for group, use in zip(GROUPS, enough, strict=True) if use for i in group)]
 
     def measure(self, k: float, n: float) -> None:
         """Learn from a whole hour how far hours vary beyond chance.
@@ -379,8 +396,8 @@ class Cycle:
         state.excess = state.excess * fade + squared - known
         state.spread = state.spread * fade + variance * others
         state.doubt = state.doubt * fade + 2.0 * known * known + variance
-        state.measured = min(state.measured + 1, GUARD_H)
-        if state.measured >= GUARD_H:
+        state.measured = min(state.measured + 1, MEASURED_H)
+        if state.measured >= MEASURED_H:
             state.clump = max(0.0, state.excess - CLUMP_SURE * sqrt(state.doubt)) / state.spread
 
     def _design_effect(self, n: float) -> float:
@@ -394,7 +411,7 @@ class Cycle:
 def clear(fit: Fit) -> None:
     """Empty a fit."""
     fit.gram, fit.score = _zeros(PACKED), _zeros(SIZE)
-    fit.n, fit.hours, fit.slot = 0.0, 0, 0
+    fit.n, fit.hours, fit.steady, fit.slot = 0.0, 0, 0, 0
 
 
 def sound(state: CycleState | Fit) -> bool:

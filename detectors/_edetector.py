@@ -116,7 +116,14 @@ class Mixture:
     @property
     def statistic(self) -> float:
         """Natural log of the mixed statistic, nats."""
-        return log(sum([w * r for w, r in zip(self.weights, self.state.ratio, strict=True)]) or 1e-300)
+        return log(self.total() or 1e-300)
+
+    def total(self) -> float:
+        """The mixed statistic on the linear scale, added up as `advance` does, so that a restored one is the same."""
+        total = 0.0
+        for weight, value in zip(self.weights, self.state.ratio, strict=True):
+            total += weight * value
+        return total
 
     @property
     def best(self) -> int:

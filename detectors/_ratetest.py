@@ -21,7 +21,8 @@ from detectors._edetector import Change, Mixture, MixtureState
 from detectors._sequential import NoLess, Phase, Positive
 
 Answer: TypeAlias = Literal[Phase, "warming"]
-WEEK_S: Final = 7 * DAY_S
+PACE_H: Final = 168.0
+"""Hours that the rate of updates is reckoned over."""
 RECENT_N: Final = 200.0
 """Trials that the current rate is averaged over."""
 WARN_SHARE: Final = 0.2
@@ -44,10 +45,13 @@ STEEP: Final = 2.6
 """See `_refresh_logs`; found by simulation of installations and single streams (seeds other than the harness's)."""
 CHANCE_SD: Final = 3.5
 """Standard deviations since the onset below which an alarm that has passed is taken for a false one."""
-PRIOR_ALARMS: Final = 1.0
-"""False alarms' worth of belief that a stream alarms falsely as often as it should."""
+WEEKS_KNOWN_H: Final = 500
+"""Hours learnt from which on a weekly cycle is known; its coefficients are used from 330 on."""
+RECURRING: Final = 0.25
+"""Weight at which a break that has passed is learnt then."""
 LEAST_RUN: Final = 100.0
 """However large the budget, no test alarms more often than this many updates."""
+MOST_RUN: Final = 1e15
 Z95: Final = 1.96
 
 
@@ -56,11 +60,13 @@ class TestParams(Params):
 
     __test__: ClassVar[bool] = False  # no test case of pytest
 
-    odds_ratio: float = Field(0.74, gt=0, lt=1, description="fall of the odds (for counts: of the rate) that is"
+    odds_ratio: float = Field(0.74, ge=0.01, le=0.99, description="fall of the odds (for counts: of the rate) that is"
                               " found soonest (0.74: 0.30 to 0.24); a rise is its inverse; half and twice the size are"
                               " looked for beside it")  # fmt: skip
-    run_length: Positive = Field(46_000, description="mean number of updates between false alarms where no budget"
-                                 " is given; a worker derives it from `false_pages_per_week`")  # fmt: skip
+    run_length: float = Field(55_000, ge=100, le=1e15, description="mean number of updates between false alarms where"
+                              " no budget is given; a worker derives it from `false_pages_per_week`")  # fmt: skip
+    prior_alarms: Positive = Field(1.0, description="false alarms' worth of belief that a stream alarms falsely as"
+                                   " often as it should; one that does so more often must show more")  # fmt: skip
     recover_at: Positive = Field(11.0, description="evidence for the old level at which an alert resolves, nats")
     caution: NoLess = Field(0.1, description="standard errors by which the baseline is moved to the careful side at"
                             " least")  # fmt: skip
@@ -123,6 +129,8 @@ class TestState(msgspec.Struct, array_like=True):
         allowance: false alarms a week that it may give; None while nobody said.
         run_length: mean number of updates between false alarms that is aimed at.
         updates_at: observations when the running hour began.
+        pace_n: observations of the last hours; they fade over a week.
+        pace_h: these hours.
         due: false alarms that were to be expected so far.
         false: alarms so far that have passed and may well have been chance; like `due`, these fade.
         limit: what the statistic alarms at.
@@ -151,6 +159,8 @@ class TestState(msgspec.Struct, array_like=True):
     allowance: float | None = None
     run_length: float = 0.0
     updates_at: int = 0
+    pace_n: float = 0.0
+    pace_h: float = 0.0
     due: float = 0.0
     false: float = 0.0
     limit: float = 0.0
@@ -184,7 +194,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         self.base = Cycle(self.state.base, self.family, params.memory_s)
         self._kind = FAMILIES[self.family]
         self.evidence = self._mixture()
-        self.total = sum(w * r for w, r in zip(self.evidence.weights, self.state.evidence.ratio, strict=True))
+        self.total = self.evidence.total()
         if not self.state.run_length:
             self.state.run_length = self.state.limit = float(params.run_length)
 
@@ -224,12 +234,10 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
 
     @property
     def updates_per_week(self) -> float:
-        """Updates in a week of event time, as seen so far (a day at least is reckoned with)."""
+        """Updates in a week of event time, as of the last week or so (a day at least is reckoned with)."""
         state = self.state
-        if state.first_ts is None:
-            return 0.0
-        age_s = max((state.slot + 1) * HOUR_S - state.first_ts, DAY_S)
-        return state.updates / age_s * WEEK_S
+        running = state.updates - state.updates_at
+        return (state.pace_n + running) / max(state.pace_h + 1.0, 24.0) * PACE_H
 
     def change(self) -> Change:
         """Onset and size of what is suspected."""
@@ -238,13 +246,17 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
     def before(self) -> tuple[float, float, float]:
         """Rate that the baseline expects now, with its 95 % interval."""
         base, spread = self.state.base, Z95 * self.state.base.error
-        return base.rate, max(0.0, base.rate - spread), base.rate + spread
+        return base.rate, *self._within(base.rate, spread)
 
     def before_over(self, change: Change) -> tuple[float, float, float]:
         """Rate that the baseline expected on average since the onset, with its 95 % interval."""
         hours = round(self.state.slot + 1 - change.onset / HOUR_S)
         mean, spread = change.expected / change.n, Z95 * self.base.error_over(self.state.slot, hours)
-        return mean, max(0.0, mean - spread), mean + spread
+        return mean, *self._within(mean, spread)
+
+    def _within(self, mean: float, spread: float) -> tuple[float, float]:
+        most = 1.0 if self.family == "binomial" else mean + spread
+        return max(0.0, mean - spread), min(mean + spread, most)
 
     def allow(self, false_alarms_per_week: float) -> None:
         """Take a share of the installation's budget of false alarms; the threshold follows from it hour by hour."""
@@ -287,7 +299,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         else:
             self._note(state.held, k, n, extras, fresh=True)
         if phase == "recovered":
-            self._drop()
+            self._recover()
         elif phase == "accepted":
             self._accept()
         return phase
@@ -418,6 +430,16 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         state.shares_n = (sum(state.shares_n), state.shares_n[1])
         self._forget_held_shares()
 
+    def _recover(self) -> None:
+        """The old level is back: was what was held back a part of the normal?
+
+        Perhaps, while a week is not known yet: a first weekend looks like a break. Later a little of it, so that what
+        comes back week after week is learnt in the end.
+        """
+        known = self.state.base.fit.hours >= WEEKS_KNOWN_H
+        self.base.absorb(self.state.fresh, share=RECURRING if known else 1.0)
+        self._drop()
+
     def _drop(self) -> None:
         """What was held back is no part of the normal."""
         self.state.held.k = self.state.held.n = 0.0
@@ -458,7 +480,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
             self.base.add(state.fresh, state.slot, state.held.k, state.held.n)
         if state.slot >= 0:
             self._fade_shares(slot - state.slot)
-            self._note_due(slot - state.slot)
+            self._note_pace(slot - state.slot)
         for hour in (state.hour, state.held, state.seen):
             hour.k = hour.n = 0.0
         state.slot = slot
@@ -505,20 +527,21 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         """What the allowance comes to at this rate of updates, and more for a stream that alarms falsely too often.
 
         A baseline that does not fit shows in more false alarms than were due; their rate is estimated with a Gamma
-        prior worth `PRIOR_ALARMS` false alarms, and the limit grows with it. It never falls below the run length.
+        prior worth `prior_alarms` of them, and the limit grows with it. It never falls below the run length.
         """
         state = self.state
         if state.allowance is not None:
-            state.run_length = max(self.updates_per_week / state.allowance, LEAST_RUN)
-        excess = (PRIOR_ALARMS + state.false) / (PRIOR_ALARMS + state.due)
+            state.run_length = min(max(self.updates_per_week / state.allowance, LEAST_RUN), MOST_RUN)
+        prior = self.params.prior_alarms
+        excess = (prior + state.false) / (prior + state.due)
         state.limit = state.run_length * max(1.0, excess)
 
-    def _note_due(self, hours: int) -> None:
-        """Reckon the false alarms that the closing hour was allowed."""
+    def _note_pace(self, hours: int) -> None:
+        """Reckon the updates of the closing hour, and the false alarms that it was allowed."""
         state = self.state
-        fade = exp(-max(hours, 0) / self.base.memory_h)
-        if state.ready:
-            state.due = state.due * fade + (state.updates - state.updates_at) / state.limit
+        updates, fade, week = state.updates - state.updates_at, exp(-hours / self.base.memory_h), exp(-hours / PACE_H)
+        state.pace_n, state.pace_h = state.pace_n * week + updates, state.pace_h * week + hours
+        state.due = state.due * fade + (updates / state.limit if state.ready else 0.0)
         state.false *= fade
         state.updates_at = state.updates
 

@@ -23,6 +23,9 @@ from streams.settings import Settings
 REFRESH_S: Final = 6 * 3600.0
 """An open finding is sent again this often (event time), with what is known of its size by then."""
 
+GONE_S: Final = 7 * 86_400.0
+"""A finding ends when nothing was heard of its stream for so long (event time)."""
+
 Where = tuple[str, str, Segment]
 """(detector, stage, segment): one watched stream."""
 Family = tuple[str, str, str, str]
@@ -171,6 +174,8 @@ class Judge:
             Findings that began, changed their level, moved to another segment, grew older than `REFRESH_S`, or ended.
         """
         self._state.pages.move_on(now)
+        for where in self._gone(now):
+            self._forget(where, recovered=False)
         changed: list[Finding] = []
         for where, (family, recovered) in sorted(self._calmed.items()):
             if where[2] in self._roots[family]:
@@ -181,6 +186,15 @@ class Judge:
         self._touched.clear()
         self._calmed.clear()
         return changed
+
+    def _gone(self, now: float) -> list[Where]:
+        """Streams that a finding is open for and that have not spoken for long: a closed campaign, a removed page."""
+        open_roots = [(family, segment) for family, roots in self._roots.items() for segment in roots]
+        return [
+            (*family[:2], segment)
+            for family, segment in open_roots
+            if (one := self._heard[family].get(segment)) is not None and now - one.at > GONE_S
+        ]
 
     def _settle(self, family: Family, now: float) -> list[Finding]:
         roots, heard = self._roots[family], self._heard[family]

@@ -67,7 +67,7 @@ class Sizes:
     """How much is run: streams of a row and of a headline, events without change, tuning, installation, timing."""
 
     streams: int = 100
-    headline: int = 800
+    headline: int = 600
     quiet_headline: int = 200
     quiet_n: int = 50_000
     quiet_headline_n: int = 100_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -13,7 +14,7 @@ from river.base import DriftDetector
 from detectors._baseline import DAY_S
 from detectors._cycle import FAMILIES
 from detectors._edetector import POINTS, Mixture, MixtureState
-from detectors._ratetest import WEEK_S, ChangeTest, CountTest, RateTest, TestParams, TestState, wilson
+from detectors._ratetest import ChangeTest, CountTest, RateTest, TestParams, TestState, wilson
 
 START_S = 1_700_006_400.0
 A_DAY = 5000
@@ -301,4 +302,74 @@ def test_intervals_of_rates() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     low, high = wilson(0, 20)
     assert low == pytest.approx(0.0, abs=1e-9) and 0.1 < high < 0.2
-    assert WEEK_S == 7 * DAY_S
+
+
+# ── the long run ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def weeks(test: RateTest, days: int, rate: Callable[[int], float], seed: int, a_day: int = 5000) -> list[float]:
+    """Days on which an alarm began; five-minute buckets, `rate` of the hour since a Monday 00:00 UTC."""
+    rng, monday = np.random.default_rng(seed), 1_699_833_600.0
+    on, began = False, []
+    for i in range(days * 288):
+        n = int(rng.poisson(a_day / 288))
+        was, on = on, test.update_binomial(monday + i * 300.0, int(rng.binomial(n, rate(i // 12))), n) == "alarmed"
+        if on and not was:
+            began.append(i / 288)
+    return began
+
+
+def test_a_baseline_goes_on_learning_when_its_memory_is_full() -> None:
+    """From day 150 on the rate rises slowly from 0.30 to 0.35; a year's end must know it."""
+    test = RateTest(TestParams(run_length=1e9))
+    weeks(test, 300, lambda hour: 0.30 + 0.05 * min(max(hour / 24 - 150, 0.0) / 100, 1.0), seed=31, a_day=1000)
+    assert test.before()[0] == pytest.approx(0.35, abs=0.015)
+
+
+def test_a_worse_weekend_pages_at_first_and_is_learnt() -> None:
+    """A fifth less at weekends: unknown in the first two weeks, known from then on."""
+    began = [day for seed in (41, 42, 43) for day in weeks(
+        RateTest(TestParams(run_length=1e6)), 70, lambda hour: 0.24 if hour % 168 >= 120 else 0.30, seed)]  # fmt: skip
+    assert len([day for day in began if day < 21]) <= 3 * 3
+    assert len([day for day in began if day >= 21]) <= 2
+
+
+def test_an_improvement_does_not_make_it_forget_the_weekend() -> None:
+    def rate(hour: int) -> float:
+        return (0.27 if hour % 168 >= 120 else 0.30) + (0.08 if hour >= 35 * 24 else 0.0)
+
+    began = [day for seed in (44, 45, 46) for day in weeks(RateTest(TestParams(run_length=1e6)), 63, rate, seed)]
+    assert len([day for day in began if day > 36]) <= 4, "forgotten, they would be three to five a stream"
+
+
+def test_the_run_length_follows_the_traffic() -> None:
+    test = RateTest(TestParams())
+    test.allow(0.01)
+    for i in range(20 * 24):
+        test.update_binomial(START_S + i * 3600.0, 3, 10)
+    for i in range(14 * 288):
+        test.update_binomial(START_S + 20 * DAY_S + i * 300.0, 3, 10)
+    assert test.state.run_length == pytest.approx(2016 / 0.01, rel=0.2)
+
+
+def test_a_stream_that_alarms_falsely_too_often_must_show_more() -> None:
+    """The rate jumps about between hours by more than it did while it was learnt."""
+    test = RateTest(TestParams())
+    for ts, x in trials(50, 2 * A_DAY, 2 * A_DAY, 0.0):
+        test.update_binomial(ts, x, 1)
+    test.state.false += 3.0
+    before = test.threshold
+    for ts, x in trials(51, A_DAY, A_DAY, 0.0):
+        test.update_binomial(ts + 2 * DAY_S, x, 1)
+    assert test.threshold > before + 1.0
+    assert test.state.run_length == TestParams().run_length
+
+
+def test_an_observation_without_trials_is_no_evidence() -> None:
+    test = RateTest(TestParams())
+    for ts, x in trials(52, 2 * A_DAY, 2 * A_DAY, 0.0):
+        test.update_binomial(ts, x, 1)
+    before = test.statistic
+    for _ in range(10_000):
+        test.update_binomial(START_S + 2 * DAY_S - 1.0, 0, 0)
+    assert test.statistic == before

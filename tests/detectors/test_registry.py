@@ -50,7 +50,7 @@ def test_a_misfit_module_is_refused_by_name(tmp_path: Path, source: str, complai
     ("override", "complaint"),
     [
         ({"run_lengt": 7}, r"early_dropoff\.run_lengt: unknown parameter; did you mean run_length\?"),
-        ({"run_length": -1}, r"early_dropoff\.run_length: .*greater than 0"),
+        ({"run_length": -1}, r"early_dropoff\.run_length: .*greater than or equal to 100"),
         ({"odds_ratio": "x"}, r"early_dropoff\.odds_ratio: "),
     ],
 )
@@ -63,7 +63,7 @@ def test_digest_tells_states_apart() -> None:
     plain = build_params(EarlyDropoff)
     assert params_digest(EarlyDropoff, plain) == params_digest(EarlyDropoff, build_params(EarlyDropoff, {}))
     assert params_digest(EarlyDropoff, plain) != params_digest(
-        EarlyDropoff, build_params(EarlyDropoff, {"run_length": 9})
+        EarlyDropoff, build_params(EarlyDropoff, {"run_length": 900})
     )
     assert params_digest(EarlyDropoff, plain) != params_digest(Hesitation, build_params(Hesitation))
 
