@@ -11,6 +11,7 @@ BIN := .venv/bin
 PROMETHEUS := .cache/prometheus
 PROMTOOL := $(PROMETHEUS)/usr/bin/promtool
 ARGS ?=
+DATA ?= ../shared/data
 
 define loud
 printf '\n\033[1;33m!!! %s\033[0m\n    %s\n\n' $(1) $(2) >&2
@@ -43,8 +44,10 @@ bench: .venv broker ## events per second and delays, measured
 	$(BIN)/python -m tests.bench.line $(ARGS)
 
 .PHONY: bench-detection
-bench-detection: .venv ## how well changes are found, beside River's detectors; writes report/ (ARGS=--quick)
-	$(BIN)/python -m tests.bench.detection $(ARGS)
+bench-detection: .venv ## how well changes are found, beside River's detectors; writes report/ (ARGS=--quick, DATA=folder)
+	@code=0; $(BIN)/python -m tests.bench.detection $(ARGS) || code=1; \
+	if [ -d '$(DATA)' ]; then $(BIN)/python -m tests.bench.real --data '$(DATA)' || code=1; \
+	else echo "no real data at $(DATA): simulated streams only"; fi; exit $$code
 
 .PHONY: clean
 clean: ## back to a fresh checkout: build products, caches, fetched jars, .venv

@@ -25,7 +25,6 @@ SAME_SHARE: Final = 0.1
 """A rule that would change the share by more than this, relatively, does not replace another: its scores clump."""
 BETTER_Z: Final = 2.0
 """Standard errors by which a new rule must tell better than the one in force."""
-MAX_SHARE: Final = 0.5
 
 
 class Rule(msgspec.Struct, array_like=True):

@@ -35,7 +35,6 @@ NEAR: Final = 0.1
 """What a bin borrows of each of its neighbours: a bin beside a full one is no great surprise."""
 FAR: Final = 0.01
 EMPTY: Final = 0.05
-FLAG_CELLS: Final = len(PAIRS) * BINS * BINS
 MOST_STEPS: Final = 4000
 GRAIN: Final = 1000.0
 KEPT: Final = 2000

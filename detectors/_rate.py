@@ -15,7 +15,8 @@ from pydantic import Field
 from detectors._base import OK, WARMING, Bucket, Detector, Verdict
 from detectors._baseline import Side
 from detectors._edetector import Change
-from detectors._ratetest import WARN_SHARE, RateTest, TestParams, TestState, wilson
+from detectors._intervals import wilson
+from detectors._ratetest import WARN_SHARE, ChangeParams, ChangeState, RateTest
 
 
 class RateObservation(msgspec.Struct, frozen=True, gc=False):
@@ -34,7 +35,7 @@ class RateObservation(msgspec.Struct, frozen=True, gc=False):
     shares: tuple[int, ...] = ()
 
 
-class RateParams(TestParams):
+class RateParams(ChangeParams):
     """Parameters of every rate detector."""
 
     stages: tuple[str, ...] = Field((), description="journey stages to watch; empty: every stage that has the counts")
@@ -53,7 +54,7 @@ class RateDetector(Detector[RateObservation, RateParams]):
 
     unit = "ratio"
     Params = RateParams
-    State = TestState
+    State = ChangeState
     hits: ClassVar[tuple[str, ...]]
     trials: ClassVar[tuple[str, ...]]
     worse: ClassVar[Side]
@@ -70,7 +71,7 @@ class RateDetector(Detector[RateObservation, RateParams]):
         """Start with nothing learnt."""
         self.params = params
         self._last: RateObservation | None = None
-        self.resume(TestState.of(1, len(self.shares)))
+        self.resume(ChangeState.of(1, len(self.shares)))
 
     @classmethod
     def look(cls, bucket: Bucket, params: RateParams) -> RateObservation | None:
@@ -120,7 +121,7 @@ class RateDetector(Detector[RateObservation, RateParams]):
         super().restore(blob)
         self.resume(self.state)
 
-    def resume(self, state: TestState) -> None:
+    def resume(self, state: ChangeState) -> None:
         """Go on from a state; it is changed in place."""
         self.state = state
         self._test = RateTest(self.params, (self.worse,), state)
@@ -161,6 +162,8 @@ class RateDetector(Detector[RateObservation, RateParams]):
             "statistic": test.statistic,
             "threshold": test.threshold,
         }
+        if state.worse_since is not None:
+            evidence["worse_since"] = state.worse_since
         base_n, fresh_n = state.shares_n
         for i, name in enumerate(self.shares.values()):
             evidence[f"{name}_before"] = state.shares[i] / max(base_n, 1.0)

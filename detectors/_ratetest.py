@@ -17,7 +17,8 @@ from river.base import DriftDetector
 from detectors._base import Level, Params
 from detectors._baseline import DAY_S, HOUR_S, Side
 from detectors._cycle import FAMILIES, Cycle, CycleState, FamilyName, Fit, clear, sound
-from detectors._edetector import Change, Mixture, MixtureState
+from detectors._edetector import Change, Mark, Mixture, MixtureState
+from detectors._intervals import Z95
 from detectors._sequential import NoLess, Phase, Positive
 
 Answer: TypeAlias = Literal[Phase, "warming"]
@@ -52,13 +53,10 @@ RECURRING: Final = 0.25
 LEAST_RUN: Final = 100.0
 """However large the budget, no test alarms more often than this many updates."""
 MOST_RUN: Final = 1e15
-Z95: Final = 1.96
 
 
-class TestParams(Params):
+class ChangeParams(Params):
     """Parameters of every test on a learnt baseline."""
-
-    __test__: ClassVar[bool] = False  # no test case of pytest
 
     odds_ratio: float = Field(0.74, ge=0.01, le=0.99, description="fall of the odds (for counts: of the rate) that is"
                               " found soonest (0.74: 0.30 to 0.24); a rise is its inverse; half and twice the size are"
@@ -84,20 +82,6 @@ class TestParams(Params):
                               " alerts")  # fmt: skip
 
 
-def wilson(k: float, n: float) -> tuple[float, float]:
-    """95 % interval of a rate (Wilson 1927).
-
-    >>> [round(end, 3) for end in wilson(24, 100)]
-    [0.167, 0.332]
-    """
-    if n <= 0:
-        return 0.0, 1.0
-    rate, z2 = k / n, Z95**2
-    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
-    return centre - half, centre + half
-
-
 class Hour(msgspec.Struct, array_like=True):
     """Counts of the running hour, not yet in a fit."""
 
@@ -105,7 +89,7 @@ class Hour(msgspec.Struct, array_like=True):
     n: float = 0.0
 
 
-class TestState(msgspec.Struct, array_like=True):
+class ChangeState(msgspec.Struct, array_like=True):
     """State of a test.
 
     Attributes:
@@ -122,6 +106,9 @@ class TestState(msgspec.Struct, array_like=True):
         recent: current rate, averaged over some 200 trials.
         better: evidence that the rate has got better, nats.
         better_since: since when data are held back for that reason, event time; None if not.
+        worse: evidence that an alarmed rate has got worse still, nats.
+        worse_from: since when, if it has.
+        worse_since: event time of the last time it had, seconds; None if it has not since the alarm.
         shares: sums beside the baseline, such as steps that showed each micro-signal.
         fresh_shares: the same for what is held back.
         shares_n: trials behind `shares` and behind `fresh_shares`.
@@ -136,8 +123,6 @@ class TestState(msgspec.Struct, array_like=True):
         limit: what the statistic alarms at.
         back_ratio: multiple of the odds that the old level is weighed against while alarmed.
     """
-
-    __test__: ClassVar[bool] = False
 
     evidence: MixtureState
     shares: list[float]
@@ -155,6 +140,9 @@ class TestState(msgspec.Struct, array_like=True):
     better: float = 0.0
     better_since: float | None = None
     shares_n: tuple[float, float] = (0.0, 0.0)
+    worse: float = 0.0
+    worse_from: Mark = msgspec.field(default_factory=Mark)
+    worse_since: float | None = None
     updates: int = 0
     allowance: float | None = None
     run_length: float = 0.0
@@ -167,7 +155,7 @@ class TestState(msgspec.Struct, array_like=True):
     back_ratio: float = 1.0
 
     @classmethod
-    def of(cls, sides: int, shares: int = 0) -> TestState:
+    def of(cls, sides: int, shares: int = 0) -> ChangeState:
         """Return the state at the start, for a number of sides and of sums beside."""
         return cls(MixtureState.of(len(SIZES) * sides), [0.0] * shares, [0.0] * shares)
 
@@ -186,10 +174,12 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
 
     family: ClassVar[FamilyName]
 
-    def __init__(self, params: TestParams, sides: Sequence[Side] = ("down",), state: TestState | None = None) -> None:
+    def __init__(
+        self, params: ChangeParams, sides: Sequence[Side] = ("down",), state: ChangeState | None = None
+    ) -> None:
         self.params = params
         self.sides = tuple(sides)
-        self.state = state or TestState.of(len(sides))
+        self.state = state or ChangeState.of(len(sides))
         self._check()
         self.base = Cycle(self.state.base, self.family, params.memory_s)
         self._kind = FAMILIES[self.family]
@@ -304,10 +294,6 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
             self._accept()
         return phase
 
-    def reset(self) -> None:
-        """Forget all evidence, keep the baseline."""
-        self.evidence.clear()
-
     # ── the test ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _judge(self, ts: float, k: float, n: float) -> Phase:
@@ -324,6 +310,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         self.total = self.evidence.advance(ts, k, n, expected, state.logs, weight)
         if self.total >= state.limit and self._enough():
             evidence.alarm = self.evidence.best
+            state.worse, state.worse_since = 0.0, None
             self._set_back()
             return "alarmed"
         return self._suspicion()
@@ -354,6 +341,7 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         mixture = self.evidence
         mixture.follow(ts, k, n, expected)
         start, now = mixture.state.starts[mixture.state.alarm], mixture.state.now
+        self._watch_worse(ts, k, n, expected, weight)
         llr = k * log(state.back_ratio) - n * self._kind.normaliser(state.back_ratio, state.base.rate)
         state.evidence.back = max(0.0, state.evidence.back - llr * weight)
         if state.evidence.back >= self.params.recover_at:
@@ -366,6 +354,26 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
             mixture.clear()
             return "accepted"
         return "alarmed"
+
+    def _watch_worse(self, ts: float, k: float, n: float, expected: float, weight: float) -> None:
+        """Has it got worse still? A CUSUM against the level since the onset; then all is told from the new onset on."""
+        state, now = self.state, self.state.evidence.now
+        start = state.evidence.starts[state.evidence.alarm]
+        before_n = now.n - n - start.n
+        if before_n < self.params.min_n:
+            return
+        family, base = self._kind, state.base.rate
+        found = family.ratio(now.k - k - start.k, before_n, now.expected - expected - start.expected)
+        log_ratio = -self._size if self.side == "down" else self._size
+        normaliser = family.normaliser(found * exp(log_ratio), base) - family.normaliser(found, base)
+        worse = state.worse + (k * log_ratio - n * normaliser) * weight
+        if worse > 0.0 and not state.worse:
+            state.worse_from = Mark(ts, now.k - k, now.n - n, now.expected - expected)
+        state.worse = max(0.0, worse)
+        if state.worse >= self.threshold:
+            state.evidence.starts[state.evidence.alarm] = state.worse_from
+            state.worse, state.worse_since = 0.0, state.worse_from.ts
+            self._set_back()
 
     def _was_chance(self) -> bool:
         """Whether all since the onset may well be the old level: then it is learnt.
@@ -572,7 +580,7 @@ class RateTest(ChangeTest):
     (Waudby-Smith & Ramdas 2023).
 
     Example:
-        >>> test = RateTest(TestParams())
+        >>> test = RateTest(ChangeParams())
         >>> for minute in range(3 * 1440):
         ...     answer = test.update_binomial(minute * 60.0, 3 if minute < 2 * 1440 else 2, 10)
         ...     if answer == "alarmed":
@@ -596,7 +604,7 @@ class CountTest(ChangeTest):
     """Events per time against a learnt rate per hour; variance beyond Poisson's is learnt.
 
     Example:
-        >>> test = CountTest(TestParams(warmup_n=24, min_n=3), ("down",))
+        >>> test = CountTest(ChangeParams(warmup_n=24, min_n=3), ("down",))
         >>> for hour in range(24 * 6):
         ...     answer = test.update_count(hour * 3600.0, 40 if hour < 24 * 5 else 20, 1.0)
         >>> answer, round(test.before()[0])

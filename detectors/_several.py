@@ -13,7 +13,7 @@ import msgspec
 from detectors._base import WARMING, Bucket, Detector, Verdict
 from detectors._baseline import DAY_S
 from detectors._rate import RateDetector, RateObservation, RateParams
-from detectors._ratetest import TestState
+from detectors._ratetest import ChangeState
 
 LEVELS: Final = ("warming", "ok", "warn", "alert")
 SILENT_S: Final = 3 * DAY_S
@@ -45,7 +45,7 @@ class SeveralState(msgspec.Struct):
         speaker: the rate whose alert is told; `NOBODY` while none alerts.
     """
 
-    rates: list[TestState] = []
+    rates: list[ChangeState] = []
     last: list[Verdict] = []
     at: list[float] = []
     speaker: int = NOBODY

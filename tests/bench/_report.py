@@ -94,13 +94,15 @@ def limits_of(report: Report) -> list[Limit]:
     for name in AS_FLAT:
         if name in mains:
             quiet = mains[name].quiet[NAME]
-            found.append(Limit(f"{name}: false alarms per 100,000 events, twice those of flat", quiet.rate,
-                               round(2 * flat.rate, 2), quiet.error))  # fmt: skip
+            what = (f"{name}, learnt from {mains[name].kind.learn_n:,} events: false alarms per 100,000 events,"
+                    " twice those of flat")  # fmt: skip
+            found.append(Limit(what, quiet.rate, round(2 * flat.rate, 2), quiet.error))
     weeks = DAYS / 7
     spread = float(np.std(report.pages) * np.sqrt(len(report.pages)))
     found.append(Limit(f"installation: false pages in {DAYS} days", sum(report.pages), BUDGET * weeks, spread))
     for drop in (each for each in report.drops if each.per_day):
-        what = f"installation: drops 0.30 → {drop.to} found before {drop.limit:g} progressions were lost, share"
+        what = (f"installation, streams of {drop.per_day:,.0f} trials a day: drops 0.30 → {drop.to} found before"
+                f" {drop.limit:g} progressions were lost, share")  # fmt: skip
         found.append(Limit(what, drop.share, FOUND_SHARE, drop.error, at_least=True))
     for timing in report.timings:
         if not timing.name.startswith("River"):
@@ -210,7 +212,8 @@ def _detail(row: Row, name: str) -> Iterable[str]:
 
 def installation(report: Report) -> Iterable[str]:
     """What became of the pages and the drops."""
-    yield (f"{len(report.pages):,} segments, 3 detectors each, 200 to 5,000 trials a day, buckets of five minutes,"
+    yield (f"{len(report.pages):,} segments, 3 rate tests each (no partitions, no root segments), 200 to 5,000 trials a"
+           " day, buckets of five minutes, less volume at weekends but the same rates,"
            f" thresholds from a budget of {BUDGET:g} false page a week: {sum(report.pages)} in"
            f" {DAYS} days.\n")  # fmt: skip
     yield from table(("drop", "streams", "found in time", "lost before it was found: median", "p90"), (

@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 
 from detectors._baseline import Side
-from detectors._ratetest import RateTest, TestParams
+from detectors._ratetest import ChangeParams, RateTest
 from tests.bench._scores import Alarm
 from tests.bench._streams import Stream
 
 NAME: Final = "trustwatch"
-SHIPPED: Final = TestParams(settle_s=0.0)
+SHIPPED: Final = ChangeParams(settle_s=0.0)
 """As shipped, but for the start of a stream: here no outcome becomes known later than another."""
-PLAIN: Final = TestParams(settle_s=0.0, prior_alarms=1e9)
+PLAIN: Final = ChangeParams(settle_s=0.0, prior_alarms=1e9)
 """Without the rule that a stream with too many false alarms must show more: over long quiet streams it would show fewer
 false alarms than there are at the age at which delays are measured, and River's detectors have no such rule."""
 Test: TypeAlias = RateTest

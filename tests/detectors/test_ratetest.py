@@ -14,7 +14,7 @@ from river.base import DriftDetector
 from detectors._baseline import DAY_S
 from detectors._cycle import FAMILIES
 from detectors._edetector import POINTS, Mixture, MixtureState
-from detectors._ratetest import ChangeTest, CountTest, RateTest, TestParams, TestState, wilson
+from detectors._ratetest import ChangeParams, ChangeState, ChangeTest, CountTest, RateTest
 
 START_S = 1_700_006_400.0
 A_DAY = 5000
@@ -65,7 +65,7 @@ def test_with_a_known_baseline_false_alarms_keep_to_the_bound() -> None:
 def test_the_segment_that_changed_gains_most() -> None:
     """Half of the stream falls; the whole and the other half gain less by the hypothesis that exactly they changed."""
     rng = random.Random(12)
-    tests = {name: RateTest(TestParams()) for name in ("changed", "other", "all")}
+    tests = {name: RateTest(ChangeParams()) for name in ("changed", "other", "all")}
     for i in range(24_000):
         ts = START_S + i * DAY_S / A_DAY
         name = "changed" if i % 2 else "other"
@@ -94,7 +94,7 @@ def test_a_huge_observation_does_not_overflow() -> None:
 # ── rates ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("test", [RateTest(TestParams()), CountTest(TestParams())])
+@pytest.mark.parametrize("test", [RateTest(ChangeParams()), CountTest(ChangeParams())])
 def test_is_a_river_drift_detector(test: DriftDetector) -> None:
     test.update(0)
     assert isinstance(test, DriftDetector) and test.drift_detected is False
@@ -108,7 +108,7 @@ def found() -> list[tuple[int, float, float, float, float]]:
     """
     out = []
     for seed in range(5000, 5044):
-        test, stream = RateTest(TestParams()), trials(seed, 14_000, 10_000, -0.06)
+        test, stream = RateTest(ChangeParams()), trials(seed, 14_000, 10_000, -0.06)
         alarms(test, stream[:10_000])
         if test.drift_detected:
             continue
@@ -135,13 +135,13 @@ def test_dates_it_and_says_how_well(found: list[tuple[int, float, float, float, 
 
 def test_false_alarms_keep_to_the_target_over_a_daily_cycle() -> None:
     """Target: 2 per 100,000 trials; here 8 in expectation, 5 more are two standard deviations."""
-    began = sum(len(alarms(RateTest(TestParams()), trials(seed, 40_000, 40_000, 0.0))) for seed in range(6000, 6010))
+    began = sum(len(alarms(RateTest(ChangeParams()), trials(seed, 40_000, 40_000, 0.0))) for seed in range(6000, 6010))
     assert began <= 13
 
 
 @pytest.mark.parametrize(("after", "side"), [(-0.08, "down"), (0.08, "up")])
 def test_two_sides_at_once(after: float, side: str) -> None:
-    test = RateTest(TestParams(), ("down", "up"))
+    test = RateTest(ChangeParams(), ("down", "up"))
     assert alarms(test, trials(79, 13_000, 10_000, after))[-1] > 10_000
     assert test.side == side
     assert (test.change().onset - START_S) * A_DAY / DAY_S == pytest.approx(10_000, abs=400)
@@ -152,7 +152,7 @@ def test_any_base_rate(p: float, odds: float) -> None:
     rng = np.random.default_rng(13)
     q = odds * p / (1 - p + odds * p)
     hits = rng.random(120_000) < np.where(np.arange(120_000) < 60_000, p, q)
-    test = RateTest(TestParams())
+    test = RateTest(ChangeParams())
     began = alarms(test, [(START_S + i * DAY_S / A_DAY, int(x)) for i, x in enumerate(hits)])
     assert any(60_000 <= at < 80_000 for at in began), "found"
     assert len(began) <= 4, "1.2 false ones are to be expected before"
@@ -160,7 +160,7 @@ def test_any_base_rate(p: float, odds: float) -> None:
 
 
 def test_the_good_side_alone_raises_no_alarm_and_is_no_normal_until_it_lasts() -> None:
-    test = RateTest(TestParams())
+    test = RateTest(ChangeParams())
     stream = trials(14, 12 * A_DAY, 5 * A_DAY, 0.12)
     back = trials(15, 6 * A_DAY, 0, 0.0)
     assert not [at for at in alarms(test, stream[: 6 * A_DAY]) if at >= 5 * A_DAY]
@@ -178,15 +178,15 @@ def test_good_days_that_pass_leave_no_trace() -> None:
     for seed in range(16, 24):
         stream, burst = trials(seed, 12 * A_DAY, 12 * A_DAY, 0.0), trials(seed + 100, 12 * A_DAY, 0, 0.12)
         mixed = [burst[i] if 5 * A_DAY <= i < 6 * A_DAY else pair for i, pair in enumerate(stream)]
-        test = RateTest(TestParams())
-        plain, good = plain + len(alarms(RateTest(TestParams()), stream)), good + len(alarms(test, mixed))
+        test = RateTest(ChangeParams())
+        plain, good = plain + len(alarms(RateTest(ChangeParams()), stream)), good + len(alarms(test, mixed))
         levels.append(test.before()[0])
     assert good <= plain + 6, "unguarded, each way back from the good day would be one: 8 more"
     assert np.mean(levels) == pytest.approx(0.30, abs=0.01)
 
 
 def test_what_lasts_becomes_normal() -> None:
-    test = RateTest(TestParams(accept_after_s=3 * DAY_S))
+    test = RateTest(ChangeParams(accept_after_s=3 * DAY_S))
     assert len(alarms(test, trials(18, 9 * A_DAY, 4 * A_DAY, -0.08))) == 1
     assert not test.drift_detected
     assert test.before()[0] == pytest.approx(0.22, abs=0.03)
@@ -197,7 +197,7 @@ def test_trials_that_go_together_count_less() -> None:
     rng = np.random.default_rng(19)
     counted = []
     for learns in (True, False):
-        test, began, on = RateTest(TestParams()), 0, False
+        test, began, on = RateTest(ChangeParams()), 0, False
         for i in range(14 * 288):
             logit = math.log(0.3 / 0.7) + 0.35 * rng.normal()
             answer = test.update_binomial(START_S + i * 300.0, int(rng.binomial(100, 1 / (1 + math.exp(-logit)))), 100)
@@ -213,7 +213,7 @@ def test_trials_that_go_together_count_less() -> None:
 
 
 def test_the_run_length_follows_from_the_allowance_and_the_rate_of_updates() -> None:
-    test = RateTest(TestParams())
+    test = RateTest(ChangeParams())
     test.allow(0.01)
     for ts, x in trials(20, 3 * A_DAY, 3 * A_DAY, 0.0):
         test.update_binomial(ts, x, 1)
@@ -225,7 +225,7 @@ def test_the_run_length_follows_from_the_allowance_and_the_rate_of_updates() -> 
 
 def test_an_allowance_said_again_changes_nothing() -> None:
     """A worker says it again after each restore, at any time of the hour."""
-    test = RateTest(TestParams())
+    test = RateTest(ChangeParams())
     test.allow(0.01)
     for ts, x in trials(20, 1000, 1000, 0.0):
         test.update_binomial(ts, x, 1)
@@ -251,7 +251,7 @@ def visits(test: CountTest, days: int, fall_at: int, seed: int, clump: float = 0
 
 
 def test_fewer_came() -> None:
-    params = TestParams(warmup_n=48, warmup_s=2 * DAY_S, min_n=2, run_length=5000)
+    params = ChangeParams(warmup_n=48, warmup_s=2 * DAY_S, min_n=2, run_length=5000)
     fell = [visits(CountTest(params), 20, 14 * 24, seed) for seed in range(10)]
     assert all(began and 14 * 24 <= began[-1] <= 14 * 24 + 24 for began in fell)
     quiet = [visits(CountTest(params), 20, 20 * 24, seed) for seed in range(10, 20)]
@@ -259,7 +259,7 @@ def test_fewer_came() -> None:
 
 
 def test_counts_that_vary_more_than_by_chance_are_known_for_it() -> None:
-    params = TestParams(warmup_n=48, warmup_s=2 * DAY_S, min_n=2, run_length=5000)
+    params = ChangeParams(warmup_n=48, warmup_s=2 * DAY_S, min_n=2, run_length=5000)
     test = CountTest(params)
     began = visits(test, 28, 28 * 24, 21, clump=0.2)
     assert test.state.base.clump > 0.01
@@ -271,37 +271,31 @@ def test_counts_that_vary_more_than_by_chance_are_known_for_it() -> None:
 
 def test_the_whole_state_is_data() -> None:
     stream = trials(78, 12_000, 10_000, -0.06)
-    whole, first = RateTest(TestParams()), RateTest(TestParams())
+    whole, first = RateTest(ChangeParams()), RateTest(ChangeParams())
     for ts, x in stream[:10_300]:
         whole.update_binomial(ts, x, 1)
         first.update_binomial(ts, x, 1)
-    second = RateTest(TestParams(), state=decoded(first))
+    second = RateTest(ChangeParams(), state=decoded(first))
     assert [whole.update_binomial(ts, x, 1) for ts, x in stream[10_300:]] == [
         second.update_binomial(ts, x, 1) for ts, x in stream[10_300:]
     ]
     assert msgspec.msgpack.encode(whole.state) == msgspec.msgpack.encode(second.state)
 
 
-def decoded(test: ChangeTest) -> TestState:
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(test.state), type=TestState)
+def decoded(test: ChangeTest) -> ChangeState:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(test.state), type=ChangeState)
 
 
 @pytest.mark.parametrize("where", ["base.fit.gram", "base.theta", "fresh.score", "evidence.page"])
 def test_arrays_of_another_size_are_no_state(where: str) -> None:
-    state = RateTest(TestParams()).state
+    state = RateTest(ChangeParams()).state
     *path, name = where.split(".")
     part: object = state
     for step in path:
         part = getattr(part, step)
     setattr(part, name, getattr(part, name)[:-1])
     with pytest.raises(msgspec.ValidationError):
-        RateTest(TestParams(), state=state)
-
-
-def test_intervals_of_rates() -> None:
-    assert wilson(0, 0) == (0.0, 1.0)
-    low, high = wilson(0, 20)
-    assert low == pytest.approx(0.0, abs=1e-9) and 0.1 < high < 0.2
+        RateTest(ChangeParams(), state=state)
 
 
 # ── the long run ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -321,15 +315,18 @@ def weeks(test: RateTest, days: int, rate: Callable[[int], float], seed: int, a_
 
 def test_a_baseline_goes_on_learning_when_its_memory_is_full() -> None:
     """From day 150 on the rate rises slowly from 0.30 to 0.35; a year's end must know it."""
-    test = RateTest(TestParams(run_length=1e9))
+    test = RateTest(ChangeParams(run_length=1e9))
     weeks(test, 300, lambda hour: 0.30 + 0.05 * min(max(hour / 24 - 150, 0.0) / 100, 1.0), seed=31, a_day=1000)
     assert test.before()[0] == pytest.approx(0.35, abs=0.015)
 
 
 def test_a_worse_weekend_pages_at_first_and_is_learnt() -> None:
     """A fifth less at weekends: unknown in the first two weeks, known from then on."""
-    began = [day for seed in (41, 42, 43) for day in weeks(
-        RateTest(TestParams(run_length=1e6)), 70, lambda hour: 0.24 if hour % 168 >= 120 else 0.30, seed)]  # fmt: skip
+
+    def rate(hour: int) -> float:
+        return 0.24 if hour % 168 >= 120 else 0.30
+
+    began = [day for seed in (41, 42, 43) for day in weeks(RateTest(ChangeParams(run_length=1e6)), 70, rate, seed)]
     assert len([day for day in began if day < 21]) <= 3 * 3
     assert len([day for day in began if day >= 21]) <= 2
 
@@ -338,12 +335,12 @@ def test_an_improvement_does_not_make_it_forget_the_weekend() -> None:
     def rate(hour: int) -> float:
         return (0.27 if hour % 168 >= 120 else 0.30) + (0.08 if hour >= 35 * 24 else 0.0)
 
-    began = [day for seed in (44, 45, 46) for day in weeks(RateTest(TestParams(run_length=1e6)), 63, rate, seed)]
+    began = [day for seed in (44, 45, 46) for day in weeks(RateTest(ChangeParams(run_length=1e6)), 63, rate, seed)]
     assert len([day for day in began if day > 36]) <= 4, "forgotten, they would be three to five a stream"
 
 
 def test_the_run_length_follows_the_traffic() -> None:
-    test = RateTest(TestParams())
+    test = RateTest(ChangeParams())
     test.allow(0.01)
     for i in range(20 * 24):
         test.update_binomial(START_S + i * 3600.0, 3, 10)
@@ -354,7 +351,7 @@ def test_the_run_length_follows_the_traffic() -> None:
 
 def test_a_stream_that_alarms_falsely_too_often_must_show_more() -> None:
     """The rate jumps about between hours by more than it did while it was learnt."""
-    test = RateTest(TestParams())
+    test = RateTest(ChangeParams())
     for ts, x in trials(50, 2 * A_DAY, 2 * A_DAY, 0.0):
         test.update_binomial(ts, x, 1)
     test.state.false += 3.0
@@ -362,14 +359,26 @@ def test_a_stream_that_alarms_falsely_too_often_must_show_more() -> None:
     for ts, x in trials(51, A_DAY, A_DAY, 0.0):
         test.update_binomial(ts + 2 * DAY_S, x, 1)
     assert test.threshold > before + 1.0
-    assert test.state.run_length == TestParams().run_length
+    assert test.state.run_length == ChangeParams().run_length
 
 
 def test_an_observation_without_trials_is_no_evidence() -> None:
-    test = RateTest(TestParams())
+    test = RateTest(ChangeParams())
     for ts, x in trials(52, 2 * A_DAY, 2 * A_DAY, 0.0):
         test.update_binomial(ts, x, 1)
     before = test.statistic
     for _ in range(10_000):
         test.update_binomial(START_S + 2 * DAY_S - 1.0, 0, 0)
     assert test.statistic == before
+
+
+def test_a_second_worse_break_is_told_too() -> None:
+    """0.30, from day 6 on 0.25, from day 8 on 0.15: what is told must not be a mean of both."""
+    test = RateTest(ChangeParams())
+    for day, rate in enumerate([0.30] * 6 + [0.25] * 2 + [0.15] * 2):
+        for ts, x in trials(60 + day, A_DAY, 0, rate - 0.30, daily=0.0):
+            test.update_binomial(ts + day * DAY_S, x, 1)
+    assert test.drift_detected
+    assert test.change().k / test.change().n == pytest.approx(0.15, abs=0.02)
+    assert test.state.worse_since is not None
+    assert (test.state.worse_since - START_S) / DAY_S == pytest.approx(8.0, abs=0.1)
