@@ -379,8 +379,11 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
     def _was_chance(self) -> bool:
         """Whether all since the onset may well be the old level: then it is learnt.
 
-        Dropping it would leave out just the unlucky part of the normal, and so raise the next false alarm.
+        Dropping it would leave out just the unlucky part of the normal, and so raise the next false alarm. What broke
+        twice is no chance; and its onset is the second one by now.
         """
+        if self.state.worse_since is not None:
+            return False
         change = self.evidence.change()
         spread = sqrt(change.n * self._kind.variance(change.expected / change.n))
         return abs(change.k - change.expected) < CHANCE_SD * spread
@@ -485,7 +488,6 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
         if state.hour.n:
             self.base.learn(state.slot, state.hour.k, state.hour.n)
         if state.held.n:
-            self.base.expect(state.slot)
             self.base.add(state.fresh, state.slot, state.held.k, state.held.n)
         if state.slot >= 0:
             self._fade_shares(slot - state.slot)

@@ -21,8 +21,8 @@ from typing import Any, Final
 import msgspec
 
 from detectors._base import Detector, Params
+from detectors._baseline import DAY_S
 
-DAY_S: Final = 86_400.0
 WEEK_DAYS: Final = 7
 WINDOW_DAYS: Final = 28
 """Days of event time over which pages are counted."""

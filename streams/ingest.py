@@ -231,11 +231,6 @@ class Door:
         self.outcomes[key] = self.outcomes.get(key, 0) + 1
 
 
-def source_names(sources: Mapping[str, int]) -> list[str]:
-    """`topic/partition` of every raw partition."""
-    return [f"{topic}/{partition}" for topic, count in sources.items() for partition in range(count)]
-
-
 def _known_format(name: str | None, topic: str) -> str | None:
     if name is not None and name not in FORMATS:
         raise ConfigError(f"topics.raw: {topic}: unknown format {name!r}; known: {', '.join(sorted(FORMATS))}")

@@ -59,7 +59,7 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaUnderTest]:
 
 @pytest.fixture(scope="session")
 def real_kafka_or_skip() -> None:
-    """For tests that start an Apache Kafka of their own (`deploy.kafka.Broker`), to stop or kill it."""
+    """For tests of what only Apache Kafka does, or that start one of their own (`deploy.kafka.Broker`), to stop it."""
     reason = no_real_kafka()
     if reason and kafka_required():
         pytest.fail(f"REQUIRE_KAFKA is set, but Apache Kafka cannot run here: {reason}", pytrace=False)

@@ -306,10 +306,10 @@ def test_a_wrong_timestamp_of_a_message_neither_rejects_it_nor_moves_the_clock(w
 
 def test_a_message_read_again_is_judged_by_when_it_was_written() -> None:
     ahead = native("page_viewed", 40 * 86_400.0)
-    for now in (NOW, NOW + 86_400.0 * 365):
+    for clock in (NOW, NOW + 86_400.0 * 365):
         gate = door()
-        gate.take([Raw("web-events", 0, 0, ahead, time=T0)], now)
-        assert [mark.reason for mark in marks(gate.flush(now))] == ["time_out_of_range"]
+        gate.take([Raw("web-events", 0, 0, ahead, time=T0)], clock)
+        assert [mark.reason for mark in marks(gate.flush(clock))] == ["time_out_of_range"]
 
 
 def test_late_and_dead_items_of_a_partition_that_was_added_later_are_counted() -> None:

@@ -385,3 +385,13 @@ def test_a_second_worse_break_is_told_too() -> None:
     assert test.change().k / test.change().n == pytest.approx(0.15, abs=0.02)
     assert test.state.worse_since is not None
     assert (test.state.worse_since - START_S) / DAY_S == pytest.approx(8.0, abs=0.1)
+
+
+def test_what_broke_twice_and_passed_is_never_learnt_as_chance() -> None:
+    test = RateTest(ChangeParams())
+    for day, rate in enumerate([0.30] * 6 + [0.25, 0.15] + [0.30] * 2):
+        for ts, x in trials(80 + day, A_DAY, 0, rate - 0.30, daily=0.0):
+            test.update_binomial(ts + day * DAY_S, x, 1)
+    assert not test.drift_detected
+    assert test.state.worse_since is not None
+    assert test.state.false == 0.0
