@@ -44,6 +44,8 @@ TREND_SD: Final = 0.1
 """Prior standard deviation of the trend on the link scale, per week: 2 points a week at a rate of 30 %."""
 CLIP_SD: Final = 3.5
 """Standard deviations beyond which an hour counts no more: a holiday or a burst is no new normal (Huber 1964)."""
+KEPT_CYCLE: Final = 0.3
+"""Share of its data that an old cycle is worth when a new level is accepted; a tenth forgot weekends."""
 GUARD_H: Final = 22
 """Hours learnt before any hour is held to be odd."""
 MEASURED_H: Final = 6
@@ -285,11 +287,11 @@ class Cycle:
         clear(fresh)
 
     def replace(self, fresh: Fit) -> None:
-        """Accept `fresh` as the new normal; the cycle of the old one stays as a prior worth a tenth of its data."""
+        """Accept `fresh` as the new normal; of the old one the cycle stays, at `KEPT_CYCLE` of its weight."""
         fit, family = self.state.fit, self.family
         spread = family.variance(_level(fresh, family)) / family.variance(_level(fit, family))
         old = Fit(fit.gram, fit.score, fit.n, fit.hours, fit.steady, fit.slot)
-        gram, score = _matrix(old.gram) * 0.1, _vector(old.score) * 0.1
+        gram, score = _matrix(old.gram) * KEPT_CYCLE, _vector(old.score) * KEPT_CYCLE
         self._age(old, fresh.slot, gram, score)
         _forget_level(gram, score)
         score *= spread
