@@ -91,6 +91,8 @@ class Door:
         self._clocks: dict[str, Clock] = {}
         self._open: list[dict[str, Section]] = [{} for _ in range(self._targets)]
         self._sizes = [0] * self._targets
+        self._oldest = [0.0] * self._targets
+        self._written_s = 0.0
         self._told: list[dict[str, tuple[float, bool]]] = [{} for _ in range(self._targets)]
         self._sent_at = [NEVER] * self._targets
         self._flush = Flush([], [])
@@ -120,9 +122,9 @@ class Door:
             now_s: clock of the worker, seconds since the epoch; stands in for messages without a timestamp.
         """
         for raw in messages:
-            written_s = float(int(self._written(raw, now_s)))
-            if written_s != self._options.now_s:
-                self._options = self._options.at(written_s)
+            self._written_s = self._written(raw, now_s)
+            if (second := float(int(self._written_s))) != self._options.now_s:
+                self._options = self._options.at(second)
             source = f"{raw.topic}/{raw.partition}"
             clock = self._clocks[source]
             clock.idle_s = None
@@ -213,6 +215,7 @@ class Door:
     def _grow(self, target: int) -> None:
         """A full frame leaves with all that its sources had for it so far, so that places only ever ascend."""
         self._sizes[target] += 1
+        self._oldest[target] = self._oldest[target] or self._written_s
         if self._sizes[target] >= self._settings.ingest.frame_events:
             self._close_frame(target, self._options.now_s)
 
@@ -223,8 +226,9 @@ class Door:
                 section = self._section(target, source)
                 section.time, section.idle = told[source] = clock.told
         if sections:
-            self._flush.frames.append((target, Frame(self._sources, list(sections.values()))))
+            self._flush.frames.append((target, Frame(self._sources, list(sections.values()), self._oldest[target])))
             self._open[target], self._sizes[target], self._sent_at[target] = {}, 0, now_s
+            self._oldest[target] = 0.0
 
     def _count(self, topic: str, outcome: str, detail: str) -> None:
         key = (topic, outcome, detail)

@@ -200,7 +200,7 @@ class Sessionizer:
             self._take(section)
         self._move_watermark()
         cells = self._close_buckets()
-        return self._tell(cells, offset)
+        return self._tell(cells, offset, frame.written)
 
     def _expect(self, sources: dict[str, int]) -> None:
         state = self.state
@@ -321,13 +321,13 @@ class Sessionizer:
             self._planned.add(bucket)
             heappush(self._agenda, bucket)
 
-    def _tell(self, cells: list[Cell], offset: int) -> Counts | None:
+    def _tell(self, cells: list[Cell], offset: int, written: float) -> Counts | None:
         state = self.state
         closed = state.watermark // self._bucket_s * self._bucket_s if state.watermark != NEVER else NEVER
         if not cells and closed <= state.sent:
             return None
         state.sent = closed
-        return Counts(self._partition, offset, closed, cells)
+        return Counts(self._partition, offset, closed, cells, written)
 
     # ── one bucket ────────────────────────────────────────────────────────────────────────────────────────────────
 
