@@ -51,7 +51,7 @@ Reason = Literal[
 REASONS: Final[tuple[str, ...]] = Reason.__args__  # type: ignore[attr-defined]
 
 
-class Event(msgspec.Struct, array_like=True, omit_defaults=True):
+class Event(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """One thing that one person did or that happened to one lead.
 
     Attributes:

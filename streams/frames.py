@@ -20,14 +20,14 @@ NEVER: Final = float("-inf")
 """Event time of a source or partition that has not seen anything."""
 
 
-class Place(msgspec.Struct, array_like=True, frozen=True, order=True):
+class Place(msgspec.Struct, array_like=True, frozen=True, gc=False, order=True):
     """Where an item came from within its source: offset of the raw message, index within it."""
 
     offset: int
     index: int
 
 
-class Mark(msgspec.Struct, array_like=True, frozen=True):
+class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An item that was consumed but is no event to apply: counted exactly where the state is exact.
 
     Attributes:
@@ -41,7 +41,7 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
     reason: str = ""
 
 
-class Item(msgspec.Struct, array_like=True):
+class Item(msgspec.Struct, array_like=True, gc=False):
     """An event to apply.
 
     Attributes:
@@ -56,7 +56,7 @@ class Item(msgspec.Struct, array_like=True):
     event: Event
 
 
-class Section(msgspec.Struct, array_like=True):
+class Section(msgspec.Struct, array_like=True, gc=False):
     """What one source (raw topic partition) has to say to one events partition.
 
     Attributes:
@@ -76,7 +76,7 @@ class Section(msgspec.Struct, array_like=True):
     echoes: list[Item] = []
 
 
-class Frame(msgspec.Struct, array_like=True):
+class Frame(msgspec.Struct, array_like=True, gc=False):
     """One message of the events topic.
 
     Attributes:
@@ -91,7 +91,7 @@ class Frame(msgspec.Struct, array_like=True):
     written: float = 0.0
 
 
-class Cell(msgspec.Struct, array_like=True, frozen=True):
+class Cell(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Counts of one (stage, segment) in one bucket that starts at `ts` (event time, seconds)."""
 
     ts: float
@@ -100,7 +100,7 @@ class Cell(msgspec.Struct, array_like=True, frozen=True):
     counts: dict[str, int]
 
 
-class Counts(msgspec.Struct, array_like=True, frozen=True):
+class Counts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One message of the counts topic.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from streams.errors import ConfigError
-from streams.events import CLOCK, FORGET_TYPES, WEB_TYPES, Event, Outcome, Rejection
+from streams.events import CLOCK, FORGET_TYPES, WEB_TYPES, Outcome, Rejection
 from streams.formats import FORMATS, FormatOptions, decode
 from streams.frames import NEVER, DeadLetter, Frame, Item, Mark, Place, Section, partition_of
 from streams.privacy import Privacy
@@ -23,7 +23,7 @@ HEADER_EVERY_S: Final = 0.25
 """A partition that gets no events is told the sources' clocks this often."""
 
 
-class Raw(msgspec.Struct):
+class Raw(msgspec.Struct, gc=False):
     """One consumed message of a raw topic.
 
     Attributes:
@@ -122,20 +122,20 @@ class Door:
             now_s: clock of the worker, seconds since the epoch; stands in for messages without a timestamp.
         """
         for raw in messages:
-            self._written_s = self._written(raw, now_s)
-            if (second := float(int(self._written_s))) != self._options.now_s:
-                self._options = self._options.at(second)
+            self._written_s = written_s = self._written(raw.time, now_s)
+            if not 0.0 <= written_s - self._options.now_s < 1.0:
+                self._options = self._options.at(written_s // 1.0)
             source = f"{raw.topic}/{raw.partition}"
             clock = self._clocks[source]
             clock.idle_s = None
             for index, outcome in enumerate(self._decode(raw)):
                 self._sort(raw, source, clock, Place(raw.offset, index), outcome)
 
-    def _written(self, raw: Raw, now_s: float) -> float:
+    def _written(self, time_s: float | None, now_s: float) -> float:
         """When a message was written, as far as that is believable: not after now, not before events began."""
-        if raw.time is None or raw.time < self._options.earliest_s:
+        if time_s is None or time_s < self._options.earliest_s or time_s > now_s:
             return now_s
-        return min(raw.time, now_s)
+        return time_s
 
     def know(self, sources: Mapping[str, int]) -> None:
         """Learn how many partitions raw topics have by now; metadata may be stale, so the number never falls."""
@@ -164,24 +164,26 @@ class Door:
         return decode(raw.value, self._formats.get(raw.topic), self._options)
 
     def _sort(self, raw: Raw, source: str, clock: Clock, place: Place, outcome: Outcome) -> None:
-        if isinstance(outcome, Event) and outcome.type == CLOCK:
-            clock.time = max(clock.time, outcome.time + self._lateness_s)
-            return
         clean = self._privacy.scrub(outcome)
         if isinstance(clean, Rejection):
             self._refuse(raw, source, place, clean)
             return
-        floor = clock.time - self._lateness_s
-        clock.time = max(clock.time, min(clean.time, self._options.now_s))
-        if clean.time < floor and clean.type in WEB_TYPES:
+        kind, time, reached = clean.type, clean.time, clock.time
+        if kind == CLOCK:
+            clock.time = max(reached, time + self._lateness_s)
+            return
+        if time > reached:
+            clock.time = max(reached, min(time, self._options.now_s))
+        floor = reached - self._lateness_s
+        if time < floor and kind in WEB_TYPES:
             self._mark(source, Mark(place, "late"), raw.topic)
             return
-        self._count(raw.topic, "accepted", clean.type)
+        self._count(raw.topic, "accepted", kind)
         target = partition_of(clean.person, self._targets)
-        item = Item(place, max(clean.time, floor), clean)
+        item = Item(place, time if time > floor else floor, clean)
         self._section(target, source).items.append(item)
         self._grow(target)
-        if clean.type in FORGET_TYPES and clean.also_person is not None:
+        if kind in FORGET_TYPES and clean.also_person is not None:
             self._echo(target, source, item, clean.also_person)
 
     def _echo(self, target: int, source: str, item: Item, person: str) -> None:

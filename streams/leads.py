@@ -28,7 +28,7 @@ Count = Callable[["Lead", str], None]
 """Counts a field for the segments of a lead."""
 
 
-class Lead(msgspec.Struct, array_like=True):
+class Lead(msgspec.Struct, array_like=True, gc=False):
     """What is known of one lead.
 
     Attributes:

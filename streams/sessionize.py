@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from math import ceil
+from sys import intern
 from typing import Final
 from zlib import crc32
 
@@ -24,13 +25,13 @@ from streams.checkpoints import pack, unpack
 from streams.combine import LEADS, Combiner, Labels
 from streams.errors import CheckpointRefused
 from streams.events import CRM_TYPES, FORGET_TYPES, RANK, WEB_TYPES, Event
-from streams.frames import NEVER, UNREADABLE, Cell, Counts, Frame, Item, Mark, Place, Section, Segment
+from streams.frames import NEVER, UNREADABLE, Cell, Counts, Frame, Item, Mark, Place, Section
 from streams.journey import Journey
 from streams.leads import LEAD_TYPES, Lead, Leads
 from streams.sessions import Counter, Session, Sessions
 from streams.settings import Settings
 
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 LATER_S: Final = 60.0
 """What is to be counted at a moment ahead waits for the full minute: fewer, larger cells to keep and to send."""
 FAR_S: Final = 1e12
@@ -53,9 +54,9 @@ class Source(msgspec.Struct, array_like=True):
     place: Place = Place(-1, -1)
     outcomes: dict[str, int] = {}
 
-    def count(self, outcome: str) -> None:
-        """Count one item."""
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+    def count(self, outcome: str, items: int = 1) -> None:
+        """Count items."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + items
 
 
 class Totals(msgspec.Struct, array_like=True):
@@ -93,8 +94,8 @@ class Totals(msgspec.Struct, array_like=True):
         return self.applied + self.duplicate + self.late + sum(self.dead_letters.values())
 
 
-Known = tuple[tuple[str, Segment], dict[str, int]]
-"""Counts of one (stage, segment)."""
+Known = tuple[tuple[str, str], dict[str, int]]
+"""Counts of one (stage, cohort)."""
 
 
 class State(msgspec.Struct, array_like=True):
@@ -109,7 +110,7 @@ class State(msgspec.Struct, array_like=True):
         ids: bucket number → hashes of the event ids in it, for the dedupe window.
         sessions: person → open session.
         leads: person → lead.
-        later: bucket number → what is to be counted in it, known already; in the order of `(stage, segment)`.
+        later: bucket number → what is to be counted in it, known already; in the order of `(stage, cohort)`.
         models: stage → state of its model.
         labels: label → values that kept their name.
         totals: the accounting.
@@ -149,10 +150,10 @@ class Sessionizer:
         self._labels = Labels(settings.segments)
         self._combiner = Combiner()
         self._models: dict[str, StepModel] = {}
-        counter = Counter(self._count, self._count_later, self._count_dwell)
+        counter = Counter(self._combiner.add_each, self._count_later, self._combiner.add)
         self._sessions = Sessions(settings, journey, counter, self._models, new_model)
         self._leads = Leads(settings.leads, self._count_lead)
-        self._later: dict[int, dict[tuple[str, Segment], dict[str, int]]] = {}
+        self._later: dict[int, dict[tuple[str, str], dict[str, int]]] = {}
         self._closing = -int(FAR_S)
         self._timers: dict[int, dict[str, None]] = {}
         self._lead_timers: dict[int, dict[str, None]] = {}
@@ -161,6 +162,7 @@ class Sessionizer:
         self._planned: set[int] = set()
         self._seen: dict[int, int] = {}
         self._pending_events = 0
+        self._waiting: dict[int, tuple[int, list[Event]]] = {}
         self.state = State()
 
     @property
@@ -216,9 +218,7 @@ class Sessionizer:
             source = Source()
         for mark in section.marks:
             self._count_mark(source, mark)
-        salt = crc32(section.source.rpartition("/")[0].encode())
-        for item in section.items:
-            self._admit(source, item, salt)
+        self._admit(source, section)
         for echo in section.echoes:
             if echo.place > source.place and abs(echo.due) < FAR_S:
                 self._wait(echo.event, max(int(echo.due // self._bucket_s), self._first_open()))
@@ -243,32 +243,49 @@ class Sessionizer:
         else:
             setattr(totals, outcome, getattr(totals, outcome) + 1)
 
-    def _admit(self, source: Source, item: Item, salt: int) -> None:
-        state, event = self.state, item.event
-        if item.place <= source.place:
-            state.totals.repeats += 1
-            return
-        if not abs(item.due) < FAR_S:
-            self._account(source, "dead_letter", "bad_time")
-            return
-        number = hash_id(event.id) ^ salt  # ids are unique within their topic only
-        bucket = int(item.due // self._bucket_s)
-        first = self._seen.get(number)
-        if first is not None and bucket - first <= self._dedupe_buckets:
-            self._account(source, "duplicate")
-        elif item.due < state.watermark and event.type in WEB_TYPES:
-            self._account(source, "late")
-        else:
-            self._account(source, "applied")
-            bucket = max(bucket, self._first_open())
-            self._wait(event, bucket)
-            self._remember(number, bucket)
+    def _admit(self, source: Source, section: Section) -> None:
+        """Take up the items of a section: each waits for the watermark, or is counted as what else it is."""
+        state, seen, width_s = self.state, self._seen, self._bucket_s
+        watermark, first_open, applied = state.watermark, self._first_open(), 0
+        salt = crc32(section.source.rpartition("/")[0].encode())  # ids are unique within their topic only
+        for item in self._not_repeated(source, section.items):
+            event, due = item.event, item.due
+            if not -FAR_S < due < FAR_S:
+                self._account(source, "dead_letter", "bad_time")
+                continue
+            number = hash_id(event.id) ^ salt
+            bucket = int(due // width_s)
+            first = seen.get(number)
+            if first is not None and bucket - first <= self._dedupe_buckets:
+                self._account(source, "duplicate")
+            elif due < watermark and event.type in WEB_TYPES:
+                self._account(source, "late")
+            else:
+                applied += 1
+                bucket = self._wait(event, bucket if bucket > first_open else first_open)
+                self._remember(number, bucket)
+        if applied:
+            state.totals.applied += applied
+            source.count("applied", applied)
 
-    def _wait(self, event: Event, bucket: int) -> None:
-        """Keep an event until the watermark has passed its bucket."""
-        self.state.pending.setdefault(bucket, []).append(event)
-        self._plan(bucket)
+    def _not_repeated(self, source: Source, items: list[Item]) -> list[Item]:
+        """The items that were not taken up before; ingest reads some again after a crash. Places ascend."""
+        done = source.place
+        if not items or items[0].place > done:
+            return items
+        fresh = [item for item in items if item.place > done]
+        self.state.totals.repeats += len(items) - len(fresh)
+        return fresh
+
+    def _wait(self, event: Event, bucket: int) -> int:
+        """Keep an event until the watermark has passed its bucket; returns the bucket, one object for all in it."""
+        waiting = self._waiting.get(bucket)
+        if waiting is None:
+            waiting = self._waiting[bucket] = (bucket, self.state.pending.setdefault(bucket, []))
+            self._plan(bucket)
+        waiting[1].append(event)
         self._pending_events += 1
+        return waiting[0]
 
     def _remember(self, number: int, bucket: int) -> None:
         """Keep the id of an event as long as repeats of it may come."""
@@ -335,32 +352,40 @@ class Sessionizer:
         """Process all that happened in a bucket, in event-time order, then all that fell due in it."""
         self._closing = bucket
         events = self.state.pending.pop(bucket, [])
+        self._waiting.pop(bucket, None)
         self._pending_events -= len(events)
         events.sort(key=_order)
         for event in events:
-            self._safely(event.person, self._process, event, bucket)
+            try:
+                self._process(event, bucket)
+            except Exception as error:
+                self._let_go(event.person, error)
         end = (bucket + 1) * self._bucket_s
         for person in sorted(self._timers.pop(bucket, ())):
             session = self.state.sessions.get(person)
             if session is not None and session.timer == bucket:
                 session.timer = None
-                self._safely(person, self._look_at, session, end, bucket)
+                try:
+                    self._look_at(session, end, bucket)
+                except Exception as error:
+                    self._let_go(person, error)
         for person in sorted(self._lead_timers.pop(bucket, ())):
-            self._safely(person, self._judge_lead, person, end, bucket)
-        for (stage, segment), counts in self._later.pop(bucket, {}).items():
+            try:
+                self._judge_lead(person, end, bucket)
+            except Exception as error:
+                self._let_go(person, error)
+        for (stage, cohort), counts in self._later.pop(bucket, {}).items():
             for field, count in counts.items():
-                self._combiner.add(stage, [segment], field, count)
+                self._combiner.add(stage, cohort, field, count)
 
-    def _safely(self, person: str, do: Callable[..., None], *args: object) -> None:
+    def _let_go(self, person: str, error: Exception) -> None:
         """What we fail on for one person must not stop everyone's line: count it, let go of them, go on."""
-        try:
-            do(*args)
-        except Exception:
-            totals = self.state.totals
-            totals.failed += 1
-            self.state.sessions.pop(person, None)
-            self.state.leads.pop(person, None)
-            log.error("sessionize[%d]: %s failed", self._partition, do.__name__, exc_info=totals.failed == 1)
+        totals = self.state.totals
+        totals.failed += 1
+        self.state.sessions.pop(person, None)
+        self.state.leads.pop(person, None)
+        # The traceback once: it is the same bug every time.
+        log.error("sessionize[%d]: %s", self._partition, type(error).__name__, exc_info=error if totals.failed == 1 else None)
 
     def _process(self, event: Event, bucket: int) -> None:
         if event.type in WEB_TYPES:
@@ -373,24 +398,30 @@ class Sessionizer:
             self._attach(event, bucket)
 
     def _visit(self, event: Event, bucket: int) -> None:
-        state = self.state
-        session = state.sessions.get(event.person)
+        state, person = self.state, event.person
+        session = state.sessions.get(person)
         if session is not None and self._is_over(session, event, bucket):
             self._end(session)
             session = None
         if session is None:
             self._make_room()
-            session = state.sessions[event.person] = Session(event.person, event.session, event.time, event.time)
-        self._label(session, event)
+            session = state.sessions[person] = Session(person, event.session, event.time, event.time)
+        if not session.cohort or not event.segment.keys() <= session.segment.keys():
+            self._label(session, event)
         steps = session.steps
         self._sessions.apply(session, event)
-        if session.timer is None or session.steps != steps:  # nothing but a new step falls due earlier than what did
-            self._set_timer(session, bucket)
+        if session.steps != steps:
+            state.totals.steps += 1
+            self._set_timer(session, self._sessions.next_due(session), bucket)
+        elif session.timer is None:  # nothing but a new step falls due earlier than what did
+            self._set_timer(session, self._sessions.next_due(session), bucket)
 
     def _is_over(self, session: Session, event: Event, bucket: int) -> bool:
         """Do what fell due before the event; whether the event belongs to another session."""
-        due = session.timer is None or session.timer <= bucket
-        return (due and self._sessions.advance(session, event.time)) or not self._sessions.belongs(session, event)
+        if session.timer is None or session.timer <= bucket:
+            if self._sessions.advance(session, event.time) is None:
+                return True
+        return not self._sessions.belongs(session, event)
 
     def _end(self, session: Session) -> None:
         """Close what is still open (a session that advanced to its end is closed already) and forget it."""
@@ -398,9 +429,8 @@ class Sessionizer:
         del self.state.sessions[session.person]
 
     def _label(self, session: Session, event: Event) -> None:
-        if not session.segments or not event.segment.keys() <= session.segment.keys():
-            session.segment = {**event.segment, **session.segment}
-            session.segments = self._labels.segments(session.segment)
+        known = self._labels.know({**event.segment, **session.segment})
+        session.segment, session.cohort = known.labels, known.cohort
 
     def _attach(self, event: Event, bucket: int) -> None:
         """An event that nobody mapped lives in an open session or lead, but begins none."""
@@ -411,18 +441,24 @@ class Sessionizer:
             self._leads.apply(lead, event)
 
     def _look_at(self, session: Session, end: float, bucket: int) -> None:
-        if self._sessions.advance(session, end):
+        due = self._sessions.advance(session, end)
+        if due is None:
             del self.state.sessions[session.person]
         else:
-            self._set_timer(session, bucket + 1)  # even where rounding puts a moment at the border into this bucket
+            self._set_timer(session, due, bucket + 1)  # even where rounding puts a border moment into this bucket
 
-    def _set_timer(self, session: Session, bucket: int) -> None:
+    def _set_timer(self, session: Session, due: float, bucket: int) -> None:
         """Make sure that the session is looked at when it is next due; an earlier look is kept, it will renew."""
-        due = max(bucket, int(self._sessions.next_due(session) // self._bucket_s))
-        if session.timer is None or due < session.timer:
-            session.timer = due
-            self._timers.setdefault(due, {})[session.person] = None
-            self._plan(due)
+        at = int(due // self._bucket_s)
+        if at < bucket:
+            at = bucket
+        if session.timer is None or at < session.timer:
+            session.timer = at
+            timers = self._timers.get(at)
+            if timers is None:
+                timers = self._timers[at] = {}
+                self._plan(at)
+            timers[session.person] = None
 
     def _make_room(self) -> None:
         sessions = self.state.sessions
@@ -465,29 +501,23 @@ class Sessionizer:
 
     # ── counting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _count(self, stage: str, segments: list[Segment], *fields: str) -> None:
-        self._combiner.add_each(stage, segments, fields)
-        self.state.totals.steps += "entered" in fields
-
-    def _count_dwell(self, stage: str, segments: list[Segment], dwell_s: float) -> None:
-        self._combiner.add(stage, segments, "dwell_ms", round(dwell_s * 1000))
-
-    def _count_later(self, due: float, stage: str, segments: list[Segment], field: str) -> None:
+    def _count_later(self, due: float, stage: str, cohort: str, field: str) -> None:
         """Count one at the first full minute from `due` on; now, if that has gone by."""
-        bucket = max(self._closing, int(ceil(due / LATER_S) * LATER_S // self._bucket_s))
-        cells = self._later.get(bucket)
-        if cells is None:
-            cells = self._later[bucket] = {}
+        bucket = int(ceil(due / LATER_S) * LATER_S // self._bucket_s)
+        if bucket < self._closing:
+            bucket = self._closing
+        known = self._later.get(bucket)
+        if known is None:
+            known = self._later[bucket] = {}
             if bucket != self._closing:
                 self._plan(bucket)
-        for segment in segments:
-            counts = cells.get((stage, segment))
-            if counts is None:
-                counts = cells[stage, segment] = {}
-            counts[field] = counts.get(field, 0) + 1
+        counts = known.get((stage, cohort))
+        if counts is None:
+            counts = known[stage, cohort] = {}
+        counts[field] = counts.get(field, 0) + 1
 
     def _count_lead(self, lead: Lead, field: str) -> None:
-        self._combiner.add(LEADS, self._labels.segments(lead.segment, leads=True), field)
+        self._combiner.add(LEADS, self._labels.know(dict(lead.segment), leads=True).cohort, field)
 
     def _forget_ids(self, limit: int) -> None:
         state = self.state
@@ -543,11 +573,13 @@ class Sessionizer:
         for stage, blob in state.models.items():
             self._models[stage] = self._new_model()
             self._models[stage].restore(blob)
-        self._labels.values = {label: dict.fromkeys(values) for label, values in state.labels.items()}
+        self._labels.adopt(state.labels)
         self._seen = {number: bucket for bucket, numbers in sorted(state.ids.items()) for number in numbers}
         self._pending_events = sum(map(len, state.pending.values()))
-        self._later = {bucket: dict(cells) for bucket, cells in state.later.items()}
+        self._waiting = {bucket: (bucket, events) for bucket, events in state.pending.items()}
+        self._later = {bucket: dict(known) for bucket, known in state.later.items()}
         self._timers, self._lead_timers = {}, {}
+        state.sessions = {session.person: self._share(session) for session in state.sessions.values()}
         for person, session in state.sessions.items():
             if session.timer is not None:
                 self._timers.setdefault(session.timer, {})[person] = None
@@ -556,6 +588,19 @@ class Sessionizer:
             self._set_lead_timers(lead, first_open)
         self._planned = {*state.pending, *self._timers, *self._lead_timers, *self._later}
         self._agenda = sorted(self._planned)
+
+    def _share(self, session: Session) -> Session:
+        """One object for what many sessions have in common, as it was before the state was stored: half the memory."""
+        if session.cohort:
+            known = self._labels.know(session.segment)
+            session.segment = known.labels
+            # A value that was `other` when the session began stays so, even if its cohort is another by now.
+            session.cohort = intern(session.cohort)
+        if session.step is not None:
+            session.step.stage = intern(session.step.stage)
+        for view in session.traces.views:
+            view.page = intern(view.page)
+        return session
 
     def _parameters(self) -> str:
         """What a state depends on; a state of other parameters would be misread."""

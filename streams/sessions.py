@@ -6,18 +6,22 @@ within it. Steps are reported while open (dwell marks, micro-signals) and when c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from struct import Struct
 from typing import Final, NamedTuple
 
 import msgspec
 
-from detectors._step_model import StepModel, step_features
+from detectors._step_model import FEATURES, StepModel, step_features
 from streams.events import WEB_TYPES, Event
-from streams.frames import Segment
 from streams.journey import Journey
 from streams.settings import Settings
 from streams.signals import Spotter, Traces, page_of
 
+_ENTERED: Final = ("entered",)
+_LOOK: Final = Struct(f"<{len(FEATURES)}d")
+_pack_look, _unpack_look = _LOOK.pack, _LOOK.unpack
+"""Looks are kept for as long as a step is open: packed they take a quarter of the memory of a list."""
 MAX_COUNTED_EVENTS: Final = 10_000
 ACTS: Final = WEB_TYPES - {"page_viewed", "page_pinged", "page_left", "clicked", "error_shown"}
 """What a person does on a page beyond looking and clicking."""
@@ -27,17 +31,17 @@ class Counter(NamedTuple):
     """Where everything is counted.
 
     Attributes:
-        now: counts one of each field: stage, segments, fields.
-        later: counts one when a time has come: event time, stage, segments, field.
-        dwell: adds up time: stage, segments, seconds.
+        now: counts one of each field: stage, cohort, fields.
+        later: counts one when a time has come: event time, stage, cohort, field.
+        add: adds to a field: stage, cohort, field, how much.
     """
 
-    now: Callable[..., None]
-    later: Callable[[float, str, list[Segment], str], None]
-    dwell: Callable[[str, list[Segment], float], None]
+    now: Callable[[str, str, Sequence[str]], None]
+    later: Callable[[float, str, str, str], None]
+    add: Callable[[str, str, str, int], None]
 
 
-class Step(msgspec.Struct, array_like=True):
+class Step(msgspec.Struct, array_like=True, gc=False):
     """An open visit to one stage.
 
     Attributes:
@@ -55,7 +59,7 @@ class Step(msgspec.Struct, array_like=True):
         judged: whether it was counted as one that showed a micro-signal or none.
         asked: whether it was counted as one that the model calls hesitant or not.
         settled: whether all that the step can be called was counted.
-        looks: what the model was shown; it learns from just these when the outcome is known.
+        looks: what the model was shown, packed; it learns from just these when the outcome is known.
         looked: events in it at the last look.
     """
 
@@ -69,11 +73,11 @@ class Step(msgspec.Struct, array_like=True):
     clicks: int = 0
     acts: int = 0
     marks: int = 0
-    signals: list[str] = []
+    signals: tuple[str, ...] = ()
     judged: bool = False
     asked: bool = False
     settled: bool = False
-    looks: list[list[float]] = []
+    looks: tuple[bytes, ...] = ()
     looked: int = 0
 
     def note(self, event: Event, traces: Traces) -> None:
@@ -101,7 +105,7 @@ class Step(msgspec.Struct, array_like=True):
         )
 
 
-class Session(msgspec.Struct, array_like=True):
+class Session(msgspec.Struct, array_like=True, gc=False):
     """An open session.
 
     Attributes:
@@ -109,8 +113,8 @@ class Session(msgspec.Struct, array_like=True):
         given: session id from the source, if it gives one.
         start: event time of the first event, seconds.
         last: event time of the last event, seconds.
-        segment: labels; the first value of a label stays for the session.
-        segments: the segments that follow from them.
+        segment: labels; the first value of a label stays for the session. Shared, never changed in place.
+        cohort: those who are counted in the same segments (see `streams.combine`); empty until labelled.
         steps: steps begun so far.
         step: the open one; None after a completed goal, until another stage is entered.
         reached: the stage whose goal was completed last; staying there (a receipt) is no new step.
@@ -123,7 +127,7 @@ class Session(msgspec.Struct, array_like=True):
     start: float
     last: float
     segment: dict[str, str] = {}
-    segments: list[Segment] = []
+    cohort: str = ""
     steps: int = 0
     step: Step | None = None
     reached: str | None = None
@@ -145,22 +149,23 @@ class Sessions:
         self, settings: Settings, journey: Journey, counter: Counter, models: dict[str, StepModel],
         new_model: Callable[[], StepModel],
     ) -> None:  # fmt: skip
-        self._time = settings.time
         self._spot = Spotter(settings.signals).spot
         marks, gap_s = settings.time.dwell_marks_s, settings.time.session_gap_s
+        self._gap_s, self._max_session_s = gap_s, settings.time.max_session_s
         self._mark_names = [f"open_{mark:g}" for mark in marks]
         # Whoever has not advanced within a session gap of entering is taken for lost.
         self._due_s = (*marks, gap_s) if not marks or marks[-1] < gap_s else marks
+        self._cohorts = ((len(marks) - 1, "soon", "not_soon"), (len(self._due_s) - 1, "at_all", "not_at_all"))
         self._journey = journey
-        self._count, self._count_later, self._count_dwell = counter
+        self._rank = journey.rank
+        self._count, self._count_later, self._add = counter
         self._models = models
         self._new_model = new_model
 
     def belongs(self, session: Session, event: Event) -> bool:
         """Whether the event continues the session."""
-        if event.time - session.last > self._time.session_gap_s:
-            return False
-        if event.time - session.start > self._time.max_session_s:
+        time = event.time
+        if time - session.last > self._gap_s or time - session.start > self._max_session_s:
             return False
         return event.session is None or session.given is None or event.session == session.given
 
@@ -172,7 +177,9 @@ class Sessions:
         stage = self._journey.stage_of(event)
         if stage is None and session.steps == 0:
             stage = self._journey.entry
-        step = self._step_in(session, stage, event.time)
+        step = session.step
+        if stage is not None and (step is None or step.stage != stage):
+            step = self._step_in(session, stage, event.time)
         if step is None:
             return
         step.note(event, session.traces)
@@ -185,78 +192,88 @@ class Sessions:
 
     def next_due(self, session: Session) -> float:
         """Event time at which the session has to be looked at, if nothing happens: next dwell mark, or its end."""
-        end, step = self._end(session), session.step
+        # Comparisons, not min(): that would be a third of all this, for every event.
+        end, cut, step = session.last + self._gap_s, session.start + self._max_session_s, session.step
+        if cut < end:
+            end = cut
         if step is None or step.marks >= len(self._due_s):
             return end
         due = step.start + self._due_s[step.marks]
-        return due if due < end else end  # min() would be a third of all this, for every event
+        return due if due < end else end
 
-    def advance(self, session: Session, now: float) -> bool:
-        """Do all that is due before `now`; True if the session has ended."""
-        while (due := self.next_due(session)) < now:
-            if session.step is None or due >= self._end(session):
+    def advance(self, session: Session, now: float) -> float | None:
+        """Do all that is due before `now`.
+
+        Returns:
+            When the session has to be looked at next; None if it has ended.
+        """
+        while True:
+            end, cut, step = session.last + self._gap_s, session.start + self._max_session_s, session.step
+            due = end = end if end < cut else cut
+            if step is not None and step.marks < len(self._due_s):
+                due = step.start + self._due_s[step.marks]
+            if due >= now and end >= now:
+                return due if due < end else end
+            if step is None or due >= end:
                 self.close(session)
-                return True
-            self._mark(session, session.step)
-        return False
+                return None
+            self._mark(session, step)
 
     def close(self, session: Session) -> None:
         """End the session: the open step was dropped."""
         self._close_step(session, "dropped", session.last)
 
-    def _end(self, session: Session) -> float:
-        silent, cut = session.last + self._time.session_gap_s, session.start + self._time.max_session_s
-        return silent if silent < cut else cut
-
-    def _step_in(self, session: Session, stage: str | None, now: float) -> Step | None:
-        """The open step once an event of this stage (None: of no stage of its own) has happened."""
-        step, rank = session.step, self._journey.rank
-        if stage is None or (step is not None and step.stage == stage):
-            return step
+    def _step_in(self, session: Session, stage: str, now: float) -> Step | None:
+        """The open step once an event of this stage, another than that of the open step, has happened."""
+        step, rank = session.step, self._rank
         if step is None and stage == session.reached:
             return None
         if step is not None:
             self._close_step(session, "advanced" if rank[stage] > rank[step.stage] else "returned", now)
-        session.step = Step(session.steps, stage, now, now)
+        step = session.step = Step(session.steps, stage, now, now)
         session.steps += 1
         session.reached = None
         session.traces.begin_step()
-        self._count(stage, session.segments, "entered")
-        return session.step
+        self._count(stage, session.cohort, _ENTERED)
+        return step
 
     def _mark(self, session: Session, step: Step) -> None:
         fields: list[str] = []
         number, dwell_marks = step.marks, len(self._mark_names)
         step.marks += 1
         if number < dwell_marks:
-            fields = [self._mark_names[number], *self._look(step)]
+            fields.append(self._mark_names[number])
+            if step.events != step.looked:
+                fields += self._look(step)
         if step.marks == dwell_marks:
             fields += self._settle(step)
-        self._count(step.stage, session.segments, *fields)
-        self._tell_cohort(session, step, number, step.marks, advanced=False)
+        self._count(step.stage, session.cohort, fields)
+        for at, _, name in self._cohorts:
+            if number == at:
+                self._count_later(step.start + self._due_s[at], step.stage, session.cohort, name)
 
-    def _tell_cohort(self, session: Session, step: Step, first: int, end: int, *, advanced: bool) -> None:
-        """Count how the step ended, or that it did not, for the marks from `first` to before `end` that tell it.
+    def _tell_cohorts(self, session: Session, step: Step, *, advanced: bool) -> None:
+        """Count whether the closed step advanced, for the marks that tell it and have not passed yet.
 
         Known now or not, all steps that began together are counted together, when the mark has passed: so it is a share
         of those who entered, whatever more or fewer enter later.
         """
-        for number, name in ((len(self._mark_names) - 1, "soon"), (len(self._due_s) - 1, "at_all")):
-            if first <= number < end:
-                due = step.start + self._due_s[number]
-                self._count_later(due, step.stage, session.segments, name if advanced else f"not_{name}")
+        for at, yes, no in self._cohorts:
+            if step.marks <= at:
+                due = step.start + self._due_s[at]
+                self._count_later(due, step.stage, session.cohort, yes if advanced else no)
 
     def _signal(self, session: Session, step: Step, signal: str) -> None:
         if signal in step.signals:
             return
-        step.signals = [*step.signals, signal]
+        step.signals = (*step.signals, signal)
         fields = [f"sig_{signal}"]
         if not step.judged:
             step.judged = True
             fields += ["judged", "signalled"]
         if step.marks < len(self._mark_names):
             fields += self._look(step)
-        self._count(step.stage, session.segments, *fields)
+        self._count(step.stage, session.cohort, fields)
 
     def _look(self, step: Step) -> tuple[str, ...]:
         """Show the model the step as it stands, if there is anything new in it; later it learns from the same looks.
@@ -268,7 +285,7 @@ class Sessions:
             return ()
         step.looked = step.events
         features = step.features()
-        step.looks = [*step.looks, features]
+        step.looks = (*step.looks, _pack_look(*features))
         if step.asked or not self._model(step.stage).is_hesitant(features):
             return ()
         step.asked = True
@@ -299,11 +316,11 @@ class Sessions:
         if step is None:
             return
         session.step = None
-        advanced = outcome == "advanced"
-        self._count(step.stage, session.segments, outcome, *self._settle(step))
-        self._count_dwell(step.stage, session.segments, now - step.start)
-        self._model(step.stage).learn(step.looks, advanced)
-        self._tell_cohort(session, step, step.marks, len(self._due_s), advanced=advanced)
+        advanced, stage, cohort = outcome == "advanced", step.stage, session.cohort
+        self._count(stage, cohort, (outcome, *self._settle(step)) if not step.settled else (outcome,))
+        self._add(stage, cohort, "dwell_ms", round((now - step.start) * 1000))
+        self._model(stage).learn([_unpack_look(look) for look in step.looks], advanced)
+        self._tell_cohorts(session, step, advanced=advanced)
 
     def _model(self, stage: str) -> StepModel:
         model = self._models.get(stage)

@@ -63,7 +63,7 @@ _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _LAST_TAG: Final = re.compile(r"(?:^|[\s>+~])(#?[a-z]+)[^\s>+~]*$")
 
 
-class View(msgspec.Struct, array_like=True):
+class View(msgspec.Struct, array_like=True, gc=False):
     """One page view: when (corrected, by device), which page, and whether the person did anything there."""
 
     time: float
@@ -72,7 +72,7 @@ class View(msgspec.Struct, array_like=True):
     touched: bool = False
 
 
-class Click(msgspec.Struct, array_like=True):
+class Click(msgspec.Struct, array_like=True, gc=False):
     """One click: when (corrected, by device), where on the page in pixels (None if unknown).
 
     `answered` says that it did something, `error` that an error after it counts as caused by it.
@@ -87,23 +87,23 @@ class Click(msgspec.Struct, array_like=True):
     error: bool = True
 
 
-class Traces(msgspec.Struct, array_like=True):
+class Traces(msgspec.Struct, array_like=True, gc=False):
     """What must be remembered of a session to see micro-signals; bounded.
 
-    `views` spans steps (a u-turn crosses them); the rest is forgotten when a step begins.
+    Tuples, because most of them stay empty, and the empty tuple takes no memory. `views` spans steps (a u-turn crosses them); the rest is forgotten when a step begins.
     """
 
-    views: list[View] = []
-    clicks: list[Click] = []
+    views: tuple[View, ...] = ()
+    clicks: tuple[Click, ...] = ()
     last_click: Click | None = None
     field: str | None = None
-    filled: list[str] = []
+    filled: tuple[str, ...] = ()
     searches: int = 0
     comparisons: int = 0
 
     def begin_step(self) -> None:
         """Forget what belongs to the step that ended."""
-        self.clicks, self.last_click, self.field, self.filled = [], None, None, []
+        self.clicks, self.last_click, self.field, self.filled = (), None, None, ()
         self.searches = self.comparisons = 0
 
     def has_seen(self, page: str) -> bool:
@@ -129,6 +129,7 @@ class Spotter:
 
     def __init__(self, settings: SignalSettings) -> None:
         self._settings = settings
+        self._kept_pages = max(_KEPT_PAGES, settings.loop_views)
         self._rules = [_matcher(rule) for rule in settings.ignore]
         self._ignored = lru_cache(maxsize=_KEPT_PLACES)(self._look_up)
         self._handlers: dict[str, Callable[[Traces, Event], str | None]] = {
@@ -177,9 +178,7 @@ class Spotter:
         )  # fmt: skip
         traces.last_click = click
         if "rage_click" not in ignored:
-            clicks = traces.clicks
-            clicks.append(click)
-            del clicks[: -settings.rage_clicks]
+            clicks = traces.clicks = (*traces.clicks, click)[-settings.rage_clicks :]
             if len(clicks) == settings.rage_clicks and _is_rage(clicks, settings):
                 return "rage_click"
         return "dead_click" if properties.get("dead") is True and "dead_click" not in ignored else None
@@ -188,8 +187,7 @@ class Spotter:
         settings, page, views = self._settings, page_of(event), traces.views
         back = len(views) >= 2 and views[-2].page == page and views[-1].page != page and not views[-1].touched
         u_turn = back and 0 <= gap_s(views[-1], event) <= settings.u_turn_s
-        views.append(View(event.time, event.device_time, page))
-        del views[: -max(_KEPT_PAGES, settings.loop_views)]
+        views = traces.views = (*views, View(event.time, event.device_time, page))[-self._kept_pages :]
         same = [view for view in views if view.page == page][-settings.loop_views :]
         if len(same) == settings.loop_views and 0 <= gap_s(same[0], event) <= settings.loop_window_s:
             return "page_loop"
@@ -204,7 +202,7 @@ class Spotter:
         field = _target(event)
         returned = field in traces.filled and traces.field != field
         if event.type == "field_changed" and field not in traces.filled:
-            traces.filled = [*traces.filled, field][-_KEPT_FIELDS:]
+            traces.filled = (*traces.filled, field)[-_KEPT_FIELDS:]
         traces.field = field
         return "field_return" if returned else None
 
@@ -246,7 +244,7 @@ def is_pacey(element: str) -> bool:
     return bool(words) and words <= _PACEY_ALONE | _FILLERS and not words <= _FILLERS
 
 
-def _is_rage(clicks: list[Click], settings: SignalSettings) -> bool:
+def _is_rage(clicks: tuple[Click, ...], settings: SignalSettings) -> bool:
     if any(not 0 <= gap_s(earlier, later) <= settings.rage_window_s for earlier, later in pairwise(clicks)):
         return False
     first = clicks[0]

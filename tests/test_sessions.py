@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 from detectors._step_model import StepModel, StepModelParams, step_features
 from streams.combine import Labels
 from streams.events import Event
-from streams.frames import Segment
 from streams.journey import load_journey
 from streams.sessions import Counter, Session, Sessions
 from streams.settings import Settings
@@ -171,20 +171,20 @@ class Counted:
         counter = Counter(self.count, self.count_later, lambda *_: None)
         self.sessions = Sessions(settings, load_journey(None), counter, {"compare": self.model}, StepModel)
 
-    def count(self, stage: str, segments: list[Segment], *fields: str) -> None:
+    def count(self, stage: str, cohort: str, fields: Sequence[str]) -> None:
         self.total.update((stage, field) for field in fields)
 
-    def count_later(self, due: float, stage: str, segments: list[Segment], field: str) -> None:
+    def count_later(self, due: float, stage: str, cohort: str, field: str) -> None:
         self.later.append((due - T0, f"{stage}.{field}"))
 
     def run(
         self, *events: Event, fields: tuple[str, ...] = ("judged", "signalled", "asked", "hesitant")
     ) -> dict[str, int]:
-        session = Session("anna", None, events[0].time, events[0].time, segments=[()])
+        session = Session("anna", None, events[0].time, events[0].time, cohort="[[]]")
         for one in events:
-            assert not self.sessions.advance(session, one.time)
+            assert self.sessions.advance(session, one.time) is not None
             self.sessions.apply(session, one)
-        assert self.sessions.advance(session, events[-1].time + GAP + 1)
+        assert self.sessions.advance(session, events[-1].time + GAP + 1) is None
         return {field: self.total["compare", field] for field in fields}
 
 
@@ -208,7 +208,7 @@ def test_who_dwells_like_those_who_leave_is_hesitant_once() -> None:
 
 def test_a_step_is_called_hesitant_while_it_is_open() -> None:
     counted = Counted()
-    session = Session("anna", None, T0, T0, segments=[()])
+    session = Session("anna", None, T0, T0, cohort="[[]]")
     for one in stay(290):
         counted.sessions.advance(session, one.time)
         counted.sessions.apply(session, one)

@@ -22,6 +22,8 @@ FORMATS: Final[dict[str, Callable[[Any, FormatOptions], list[Outcome]]]] = {
 }
 """Format name → what turns a parsed message into outcomes."""
 
+_MAYBE_SEGMENT: Final = (None, "segment")
+
 
 def decode(raw: bytes, fmt: str | None, options: FormatOptions) -> list[Outcome]:
     """Turn one wire message into its outcomes, in order.
@@ -36,6 +38,8 @@ def decode(raw: bytes, fmt: str | None, options: FormatOptions) -> list[Outcome]
     """
     if len(raw) > options.max_event_bytes:
         return [Rejection("too_large", f"larger than ingest.max_event_bytes = {options.max_event_bytes}")]
+    if fmt in _MAYBE_SEGMENT and (event := segment.read(raw, options)) is not None:
+        return [event]
     if not raw or raw.isspace():
         return [Rejection("empty", "a message without content")]
     if fmt is not None and fmt not in FORMATS:

@@ -264,14 +264,19 @@ def epoch_s(value: object, field: str, *, naive_is_utc: bool = False) -> float:
         Refused: `bad_time` or `not_finite`.
     """
     if isinstance(value, str):
-        return _iso_s(value, field, naive_is_utc)
+        return iso_s(value, field, naive_is_utc=naive_is_utc)
     if type(value) is not float and type(value) is not int:
         raise Refused("bad_time", f"{field}: neither ISO 8601 nor a number")
     seconds = number(value, field)
     return seconds / 1000 if abs(seconds) > MILLISECONDS_FROM else seconds
 
 
-def _iso_s(value: str, field: str, naive_is_utc: bool) -> float:
+def iso_s(value: str, field: str, *, naive_is_utc: bool = False) -> float:
+    """An ISO 8601 time as epoch seconds; see `epoch_s`.
+
+    Raises:
+        Refused: `bad_time`.
+    """
     try:
         # A date alone parses too, but an event has a time of day: midnight would be an invention.
         moment = datetime.fromisoformat(value) if "T" in value or " " in value else None

@@ -19,6 +19,7 @@ BUILT_IN: Final = Path(__file__).with_name("names.yaml")
 _IGNORED: Final = dict.fromkeys(map(ord, " \t\n_-."))
 
 
+@lru_cache(maxsize=4096)
 def normalise(name: str) -> str:
     """A vendor name without what vendors disagree on.
 

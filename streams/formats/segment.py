@@ -3,6 +3,10 @@
 Spec: "Segment Spec: Common Fields" and the pages of the six calls; "HTTP Tracking API" for batches; "RudderStack Event
 Specification". Times follow "Timestamps in Segment": `timestamp = receivedAt - (sentAt - originalTimestamp)`.
 Lenient where SDKs are known to be sloppy: PHP writes empty objects as `[]`, ids may be numbers, zones may be missing.
+
+`read` takes the calls that nearly all traffic consists of, well-formed page and track calls, straight from their bytes
+at a third of the time. It looks at nothing but the fields that we use, and leaves whatever is unusual to `decode`,
+which alone says what is wrong with a call.
 """
 
 from __future__ import annotations
@@ -11,8 +15,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
+
 from streams.events import OTHER, PROPERTY_TYPES, Event, Outcome, Rejection, Value
 from streams.formats._common import (
+    MAX_ID_CHARS,
+    MAX_TEXT_CHARS,
     Fields,
     FormatOptions,
     Refused,
@@ -20,6 +28,7 @@ from streams.formats._common import (
     each,
     epoch_s,
     identity,
+    iso_s,
     readable,
     readable_id,
     required,
@@ -31,12 +40,145 @@ from streams.formats._common import (
 from streams.formats._names import normalise
 from streams.privacy import path_of
 
+_IMPLIED: Final = ("channel", "campaign", "source", "device", "country")
+"""Labels that the context implies."""
+_LABEL_CHARS: Final = 256
 CALLS: Final = frozenset({"track", "page", "screen", "identify", "group", "alias", "batch"})
 _SHARED: Final = ("context", "sentAt", "receivedAt")
 _DEVICES: Final = {
     "mobile": "mobile", "phone": "mobile", "smartphone": "mobile", "ios": "mobile", "iphone": "mobile",
     "android": "mobile", "tablet": "tablet", "ipad": "tablet", "desktop": "desktop", "web": "desktop", "pc": "desktop",
 }  # fmt: skip
+
+
+class _Page(msgspec.Struct, frozen=True, gc=False):
+    path: str | None = None
+    url: str | None = None
+
+
+class _Campaign(msgspec.Struct, frozen=True, gc=False):
+    medium: str | None = None
+    name: str | None = None
+    source: str | None = None
+
+
+class _Location(msgspec.Struct, frozen=True, gc=False):
+    country: str | None = None
+
+
+class _Device(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+
+
+class _Context(msgspec.Struct, frozen=True, gc=False):
+    page: _Page = _Page()
+    campaign: _Campaign = _Campaign()
+    location: _Location = _Location()
+    device: _Device = _Device()
+    userAgent: str | None = None
+    sessionId: str | None = None
+    traits: Any = None
+
+
+class _Call(msgspec.Struct, frozen=True, gc=False):
+    """What we use of a page or track call, where it is of the types that the spec gives."""
+
+    type: str
+    messageId: str
+    anonymousId: str
+    timestamp: str
+    event: str | None = None
+    name: str | None = None
+    userId: str | None = None
+    originalTimestamp: str | None = None
+    context: _Context = _Context()
+    properties: Fields = {}
+    batch: Any = msgspec.UNSET
+
+
+_decode_call = msgspec.json.Decoder(_Call).decode
+
+
+def read(raw: bytes, options: FormatOptions) -> Event | None:
+    """The event of a well-formed page or track call, the same that `decode` gives; None leaves it to `decode`."""
+    try:
+        if not raw.isascii():
+            raw.decode()  # what is skipped is not checked, but bytes that are no text are refused
+        call = _decode_call(raw)
+        if call.batch is not msgspec.UNSET or call.context.traits is not None:
+            return None
+        return _event_of(call, options)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Refused):
+        return None
+
+
+def _event_of(call: _Call, options: FormatOptions) -> Event | None:
+    context, properties, kind = call.context, call.properties, "page_viewed"
+    if call.type == "track" and call.event:
+        kind = options.names.events.get(normalise(call.event[:MAX_TEXT_CHARS]), OTHER)
+    elif call.type != "page":
+        return None
+    session = context.sessionId
+    if session is None and "session_id" in properties:
+        return None
+    for name in (call.messageId, call.anonymousId, call.userId, session):
+        if name is not None and not 0 < len(name) <= MAX_ID_CHARS:
+            return None
+    time_s = iso_s(call.timestamp, "timestamp", naive_is_utc=True)
+    device_s = None
+    if (device := call.originalTimestamp) is not None:
+        device_s = time_s if device == call.timestamp else iso_s(device, "originalTimestamp", naive_is_utc=True)
+    return Event(
+        call.messageId,
+        kind,
+        within(time_s, "timestamp", options),
+        call.anonymousId,
+        device_s,
+        call.userId,
+        session,
+        _page_of(call, properties),
+        None,
+        _labels_of(call, properties, options.labels),
+        _properties(options.names.properties.get(kind), properties) if properties else {},
+    )
+
+
+def _page_of(call: _Call, properties: Fields) -> str | None:
+    if page := call.context.page.path:
+        return page[:MAX_TEXT_CHARS]
+    if url := call.context.page.url:
+        return path_of(url[:MAX_TEXT_CHARS])
+    if path := text(properties, "path"):
+        return path
+    if url := text(properties, "url"):
+        return path_of(url)
+    return call.name[:MAX_TEXT_CHARS] if call.type == "page" and call.name else None
+
+
+def _labels_of(call: _Call, properties: Fields, allowed: tuple[str, ...]) -> dict[str, str]:
+    context = call.context
+    campaign, agent, device = context.campaign, context.userAgent, context.device.type
+    implied = (
+        campaign.medium, campaign.name, campaign.source,
+        _DEVICES.get(device.lower(), device.lower()) if device else _device_of_agent(agent[:512]) if agent else None,
+        context.location.country,
+    )  # fmt: skip
+    own = map(properties.get, allowed) if properties else ()
+    return _merge_labels(
+        tuple([value and value[:_LABEL_CHARS] for value in implied]),
+        tuple([value[:_LABEL_CHARS] if type(value) is str else None if value is None else "" for value in own]),
+        allowed,
+    )
+
+
+@lru_cache(maxsize=16_384)
+def _merge_labels(
+    implied: tuple[str | None, ...], own: tuple[str | None, ...], allowed: tuple[str, ...]
+) -> dict[str, str]:
+    """Labels of the context, with the properties' own over them; shared by all calls of the same, never changed."""
+    found = dict(zip(_IMPLIED, implied, strict=True))
+    found |= {label: value for label, value in zip(allowed, own, strict=False) if value is not None}
+    return {label: value for label in allowed if (value := found.get(label))}
 
 
 def decode(value: Any, options: FormatOptions) -> list[Outcome]:
@@ -182,9 +324,9 @@ def _labels(context: Fields, properties: Fields, allowed: tuple[str, ...]) -> di
     }
     for place in (_inner(context, "traits"), properties):
         for label in allowed if place else ():
-            if label in place:
+            if place.get(label) is not None:
                 found[label] = place[label]
-    return {label: value[:256] for label in allowed if isinstance(value := found.get(label), str) and value}
+    return {label: value[:_LABEL_CHARS] for label in allowed if isinstance(value := found.get(label), str) and value}
 
 
 def _device(context: Fields) -> str | None:
@@ -213,9 +355,10 @@ def _properties(wanted: Mapping[str, tuple[str, ...]] | None, given: Fields) -> 
     """Only what this type may carry, under our names."""
     found: dict[str, Value] = {}
     for name, keys in wanted.items() if wanted and given else ():
-        value = next((given[key] for key in keys if given.get(key) is not None), None)
-        if value is not None:
-            found[name] = typed_property(name, _coerced(name, value))
+        for key in keys:
+            if (value := given.get(key)) is not None:
+                found[name] = typed_property(name, _coerced(name, value))
+                break
     return found
 
 
