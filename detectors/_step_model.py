@@ -176,12 +176,15 @@ class StepModel:
         """
         state, stayed = self.state, not advanced
         state.steps += 1
-        called = self._judge(looks, stayed)
-        for features in looks:
-            self._test(features, stayed)
+        rule, trial = state.rule, state.trial
+        said = [0.0 if rule is None else rule.score(features) for features in looks]
+        tried = [0.0 if trial is None else trial.rule.score(features) for features in looks]
+        called = self._judge(looks, said, stayed)
+        for features, own, new in zip(looks, said, tried, strict=True):
+            self._test(features, own, new, stayed)
             self._regression.learn(features, stayed)
-        if state.trial is not None:
-            self._try(state.trial, looks, stayed, called)
+        if trial is not None:
+            self._try(trial, looks, tried, stayed, called)
         elif state.looks >= self.params.min_looks and state.steps >= state.next_trial:
             state.trial = Trial(self._regression.frozen())
 
@@ -244,8 +247,15 @@ class StepModel:
         self._novelty = Novelty(params.novel_share, params.novel_steps, len(SIGNALS), state.novelty)
         state.novelty = self._novelty.state
 
-    def _test(self, features: Sequence[float], stayed: bool) -> None:
-        """Test what is said of one look against the outcome; the calibration learns from it."""
+    def _test(self, features: Sequence[float], own: float, new: float, stayed: bool) -> None:
+        """Test what is said of one look against the outcome; the calibration learns from it.
+
+        Args:
+            features: the look.
+            own: its score by the rule in force, if there is one.
+            new: its score by the candidate, if there is one.
+            stayed: the outcome.
+        """
         state = self.state
         state.looks += 1
         weight = 1.0 / min(state.looks + 1, self.params.memory_looks)
@@ -253,28 +263,31 @@ class StepModel:
         state.base_rate += (stayed - base_rate) * weight
         if features[0] < self._least_dwell:  # those are never called, so they say nothing of how well it tells
             return
-        p = self.probability(features)
+        rule, trial = state.rule, state.trial
+        p = self._regression.probability(features) if rule is None else rule.calibrated(own)
         state.gain += (log_loss(base_rate, stayed) - log_loss(p, stayed) - state.gain) * weight
         (state.stayed if stayed else state.advanced)[min(int(p * BINS), BINS - 1)] += 1.0
         keep = 1.0 - 1.0 / self.params.memory_looks
-        trial, rule = state.trial, state.rule
         if trial is not None:
-            score = trial.rule.score(features)
-            trial.compare(log_loss(p, stayed) - log_loss(trial.rule.calibrated(score), stayed))
-            trial.rule.calibrate(score, stayed, keep)
+            trial.compare(log_loss(p, stayed) - log_loss(trial.rule.calibrated(new), stayed))
+            trial.rule.calibrate(new, stayed, keep)
         if rule is not None:
-            rule.calibrate(rule.score(features), stayed, keep)
+            rule.calibrate(own, stayed, keep)
         if state.looks % FADE_EVERY == 0:
             factor = 1.0 - FADE_EVERY / self.params.memory_looks
             state.stayed = [value * factor for value in state.stayed]
             state.advanced = [value * factor for value in state.advanced]
 
-    def _judge(self, looks: Sequence[Sequence[float]], stayed: bool) -> bool:
+    def _judge(self, looks: Sequence[Sequence[float]], said: Sequence[float], stayed: bool) -> bool:
         """Whether the rule in force called the step; dismiss a rule that no longer tells who stays."""
         state, params = self.state, self.params
-        if state.rule is None:
+        rule = state.rule
+        if rule is None:
             return False
-        called = any(self.is_hesitant(features) for features in looks)
+        called = False
+        for features, score in zip(looks, said, strict=True):
+            if features[0] >= self._least_dwell and rule.place(score) > rule.cut:
+                called = True
         state.tally.add(called, stayed)
         if state.steps % FADE_EVERY == 0:
             state.tally.fade(1.0 - FADE_EVERY / params.memory_looks)
@@ -282,9 +295,14 @@ class StepModel:
                 state.rule, state.next_trial = None, state.steps
         return called
 
-    def _try(self, trial: Trial, looks: Sequence[Sequence[float]], stayed: bool, called: bool) -> None:
-        rule = trial.rule
-        scores = [rule.place(rule.score(features)) for features in looks if features[0] >= self._least_dwell]
+    def _try(
+        self, trial: Trial, looks: Sequence[Sequence[float]], tried: Sequence[float], stayed: bool, called: bool
+    ) -> None:
+        scores = [
+            trial.rule.place(score)
+            for features, score in zip(looks, tried, strict=True)
+            if features[0] >= self._least_dwell
+        ]
         trial.note(max(scores, default=NOTHING), stayed, called)
         if len(trial.results) >= self.params.trial_steps:
             self._end_trial(trial)

@@ -5,11 +5,15 @@ All counts are integers, so their sum is the same in whatever order partitions a
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from collections.abc import Iterable
-from operator import attrgetter
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from streams.frames import Cell, Segment, encode_json
 from streams.settings import SegmentSettings
@@ -103,23 +107,28 @@ def segments_of(cohort: str) -> list[Segment]:
     return _decode_segments(cohort)
 
 
-class Tally(msgspec.Struct, gc=False):
-    """Counts of one (stage, segment) in the bucket that is open; None while there are none. Sorted by `name`."""
+Named = tuple[tuple[str, str], dict[str, int]]
+"""(stage, cohort) → field → count: what codes stand for, as it is stored."""
+
+FEW: Final = 64
+"""So many codes are added up faster one by one than by numpy."""
+_FIELD_BITS: Final = 12
+_FIELD: Final = (1 << _FIELD_BITS) - 1
+
+
+class _Tally(NamedTuple):
+    """One (stage, segment); cells leave in the order of the names."""
 
     name: str
     stage: str
     segment: Segment
-    counts: dict[str, int] | None = None
-
-
-_NAME: Final = attrgetter("name")
 
 
 class Combiner:
     """Adds up what happened in one bucket; empty again after `close`.
 
-    Which tallies a (stage, cohort) is counted in is looked up once and kept over buckets: to hash segments, which are
-    nested tuples, would take longer than to count.
+    What is counted is noted as one integer, a code for (stage, cohort, field), and the bucket is added up as a whole:
+    a cohort is in four segments or more, and to count in each of them at once would take several times as long.
 
     >>> combiner = Combiner()
     >>> combiner.add("evaluate", Labels(SegmentSettings()).know({"device": "mobile"}).cohort, "entered", 2)
@@ -128,56 +137,148 @@ class Combiner:
     """
 
     def __init__(self) -> None:
-        self._tallies: dict[tuple[str, Segment], Tally] = {}
-        self._counted_in: dict[tuple[str, str], list[Tally]] = {}
-        self._open: list[Tally] = []
+        self._codes = array("q")
+        self._sums: dict[int, int] = {}
+        self._fields: dict[str, int] = {}
+        self._field_names: list[str] = []
+        self.forget()
 
-    def add(self, stage: str, cohort: str, field: str, count: int = 1) -> None:
-        """Count something in every segment of the cohort."""
-        for tally in self._counted_in.get((stage, cohort)) or self._look_up(stage, cohort):
-            counts = tally.counts
-            if counts is None:
-                counts = self._begin(tally)
-            counts[field] = counts.get(field, 0) + count
+    def forget(self) -> None:
+        """Forget all (stage, cohort); codes given out before mean nothing any more."""
+        self._groups: dict[tuple[str, str], int] = {}
+        self._members: list[tuple[int, ...]] = []
+        self._names: list[tuple[str, str]] = []
+        self._tallies: list[_Tally] = []
+        self._tally_of: dict[tuple[str, Segment], int] = {}
+        self._table = np.zeros((0, 0), dtype=np.int64)
+        self._filled = 0
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many (stage, cohort) were seen that it is time to forget."""
+        return len(self._members) > MOST_KEPT or len(self._tallies) > MOST_KEPT
+
+    def code(self, stage: str, cohort: str, field: str) -> int:
+        """The code for one of a field, counted in every segment of the cohort."""
+        group = self._groups.get((stage, cohort))
+        if group is None:
+            group = self._new_group(stage, cohort)
+        number = self._fields.get(field)
+        return group + (self._new_field(field) if number is None else number)
 
     def add_each(self, stage: str, cohort: str, fields: Iterable[str]) -> None:
         """Count one of each field in every segment of the cohort."""
-        for tally in self._counted_in.get((stage, cohort)) or self._look_up(stage, cohort):
-            counts = tally.counts
-            if counts is None:
-                counts = self._begin(tally)
-            for field in fields:
-                counts[field] = counts.get(field, 0) + 1
+        group = self._groups.get((stage, cohort))
+        if group is None:
+            group = self._new_group(stage, cohort)
+        for field in fields:
+            number = self._fields.get(field)
+            self._codes.append(group + (self._new_field(field) if number is None else number))
+
+    def add(self, stage: str, cohort: str, field: str, count: int = 1) -> None:
+        """Add to a field in every segment of the cohort; adding 0 makes the field appear."""
+        code = self.code(stage, cohort, field)
+        self._sums[code] = self._sums.get(code, 0) + count
+
+    def add_codes(self, codes: array[int]) -> None:
+        """Count one for each code."""
+        self._codes.extend(codes)
+
+    def named(self, codes: array[int]) -> list[Named]:
+        """What codes stand for, in a fixed order."""
+        found: dict[tuple[str, str], dict[str, int]] = {}
+        for code, count in sorted(Counter(codes).items()):
+            counts = found.setdefault(self._names[code >> _FIELD_BITS], {})
+            counts[self._field_names[code & _FIELD]] = count
+        return [(name, dict(sorted(counts.items()))) for name, counts in sorted(found.items())]
+
+    def codes(self, named: Iterable[Named]) -> array[int]:
+        """The codes of what `named` gave."""
+        codes = array("q")
+        for (stage, cohort), counts in named:
+            for field, count in counts.items():
+                codes.extend([self.code(stage, cohort, field)] * count)
+        return codes
 
     def close(self, ts: float) -> list[Cell]:
         """The cells of the bucket that starts at `ts`, in a fixed order."""
-        cells = []
-        self._open.sort(key=_NAME)
-        for tally in self._open:
-            assert tally.counts is not None  # that is what made it open
-            cells.append(Cell(ts, tally.stage, tally.segment, tally.counts))
-            tally.counts = None
-        self._open = []
-        if len(self._counted_in) > MOST_KEPT or len(self._tallies) > MOST_KEPT:
-            self._counted_in, self._tallies = {}, {}
-        return cells
+        if not self._codes and not self._sums:
+            return []
+        summed = self._sum_few() if len(self._codes) + len(self._sums) <= FEW else self._sum_many()
+        self._codes, self._sums = array("q"), {}
+        cells: list[tuple[str, Cell]] = []
+        last = -1
+        for key, count in summed:
+            if key >> _FIELD_BITS != last:
+                last = key >> _FIELD_BITS
+                name, stage, segment = self._tallies[last]
+                counts: dict[str, int] = {}
+                cells.append((name, Cell(ts, stage, segment, counts)))
+            counts[self._field_names[key & _FIELD]] = count
+        cells.sort(key=_NAME)
+        return [cell for _, cell in cells]
 
-    def _begin(self, tally: Tally) -> dict[str, int]:
-        self._open.append(tally)
-        counts: dict[str, int] = {}
-        tally.counts = counts
-        return counts
+    def _sum_few(self) -> list[tuple[int, int]]:
+        """(tally and field, count) in the order of the tallies."""
+        found: dict[int, int] = {}
+        for codes in (Counter(self._codes), self._sums):
+            for code, count in codes.items():
+                field = code & _FIELD
+                for tally in self._members[code >> _FIELD_BITS]:
+                    key = tally << _FIELD_BITS | field
+                    found[key] = found.get(key, 0) + count
+        return sorted(found.items())
 
-    def _look_up(self, stage: str, cohort: str) -> list[Tally]:
-        found = []
+    def _sum_many(self) -> Iterable[tuple[int, int]]:
+        """The same as `_sum_few`, for many."""
+        codes, counts = np.unique(np.frombuffer(self._codes, dtype=np.int64), return_counts=True)
+        if self._sums:
+            codes = np.concatenate([codes, np.fromiter(self._sums.keys(), np.int64, len(self._sums))])
+            counts = np.concatenate([counts, np.fromiter(self._sums.values(), np.int64, len(self._sums))])
+        tallies = self._padded()[codes >> _FIELD_BITS]
+        keys = (tallies << _FIELD_BITS | (codes & _FIELD)[:, None]).ravel()
+        counts = np.repeat(counts, tallies.shape[1])
+        there = keys >= 0  # a cohort in fewer segments than others is padded with -1
+        keys, where = np.unique(keys[there], return_inverse=True)
+        sums = np.zeros(len(keys), dtype=np.int64)
+        np.add.at(sums, where, counts[there])
+        return zip(keys.tolist(), sums.tolist(), strict=True)
+
+    def _padded(self) -> npt.NDArray[np.int64]:
+        """Group → its tallies; -1 where it has fewer than others."""
+        members, table = self._members, self._table
+        width = max(table.shape[1], max(map(len, members[self._filled :]), default=0))
+        if len(table) < len(members) or table.shape[1] < width:
+            self._table = np.full((2 * len(members), width), -1, dtype=np.int64)  # room for some time
+            self._filled, table = 0, self._table
+        for group in range(self._filled, len(members)):
+            table[group, : len(members[group])] = members[group]
+        self._filled = len(members)
+        return table
+
+    def _new_field(self, field: str) -> int:
+        number = self._fields[field] = len(self._field_names)
+        if number > _FIELD:
+            raise OverflowError(f"more than {_FIELD} counted fields")
+        self._field_names.append(field)
+        return number
+
+    def _new_group(self, stage: str, cohort: str) -> int:
+        members = []
         for segment in segments_of(cohort):
-            tally = self._tallies.get((stage, segment))
+            tally = self._tally_of.get((stage, segment))
             if tally is None:
+                tally = self._tally_of[stage, segment] = len(self._tallies)
                 name = f"{stage} {encode_json(segment).decode()}"
-                tally = self._tallies[stage, segment] = Tally(name, stage, segment)
-            found.append(tally)
-        self._counted_in[stage, cohort] = found
-        return found
+                self._tallies.append(_Tally(name, stage, segment))
+            members.append(tally)
+        group = self._groups[stage, cohort] = len(self._members) << _FIELD_BITS
+        self._names.append((stage, cohort))
+        self._members.append(tuple(members))
+        return group
+
+
+_NAME: Final = itemgetter(0)
 
 
 def merge(into: dict[str, int], counts: dict[str, int]) -> None:

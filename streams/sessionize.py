@@ -11,9 +11,11 @@ not count. It moves only with frames, never with a clock: after a crash the same
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from math import ceil
+from operator import attrgetter
 from sys import intern
 from typing import Final
 from zlib import crc32
@@ -22,7 +24,7 @@ import msgspec
 
 from detectors._step_model import StepModel
 from streams.checkpoints import pack, unpack
-from streams.combine import LEADS, Combiner, Labels
+from streams.combine import LEADS, Combiner, Labels, Named
 from streams.errors import CheckpointRefused
 from streams.events import CRM_TYPES, FORGET_TYPES, RANK, WEB_TYPES, Event
 from streams.frames import NEVER, UNREADABLE, Cell, Counts, Frame, Item, Mark, Place, Section
@@ -94,10 +96,6 @@ class Totals(msgspec.Struct, array_like=True):
         return self.applied + self.duplicate + self.late + sum(self.dead_letters.values())
 
 
-Known = tuple[tuple[str, str], dict[str, int]]
-"""Counts of one (stage, cohort)."""
-
-
 class State(msgspec.Struct, array_like=True):
     """All that one partition knows; this is what a checkpoint holds.
 
@@ -124,7 +122,7 @@ class State(msgspec.Struct, array_like=True):
     ids: dict[int, list[int]] = {}
     sessions: dict[str, Session] = {}
     leads: dict[str, Lead] = {}
-    later: dict[int, list[Known]] = {}
+    later: dict[int, list[Named]] = {}
     models: dict[str, bytes] = {}
     labels: dict[str, list[str]] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
@@ -153,7 +151,7 @@ class Sessionizer:
         counter = Counter(self._combiner.add_each, self._count_later, self._combiner.add)
         self._sessions = Sessions(settings, journey, counter, self._models, new_model)
         self._leads = Leads(settings.leads, self._count_lead)
-        self._later: dict[int, dict[tuple[str, str], dict[str, int]]] = {}
+        self._later: dict[int, array[int]] = {}
         self._closing = -int(FAR_S)
         self._timers: dict[int, dict[str, None]] = {}
         self._lead_timers: dict[int, dict[str, None]] = {}
@@ -329,6 +327,8 @@ class Sessionizer:
             self._planned.discard(bucket)
             self._close_bucket(bucket)
             cells.extend(self._combiner.close(bucket * self._bucket_s))
+            if self._combiner.is_crowded:
+                self._recode()
         self._forget_ids(limit)
         return cells
 
@@ -354,8 +354,7 @@ class Sessionizer:
         events = self.state.pending.pop(bucket, [])
         self._waiting.pop(bucket, None)
         self._pending_events -= len(events)
-        events.sort(key=_order)
-        for event in events:
+        for event in _in_order(events):
             try:
                 self._process(event, bucket)
             except Exception as error:
@@ -374,9 +373,8 @@ class Sessionizer:
                 self._judge_lead(person, end, bucket)
             except Exception as error:
                 self._let_go(person, error)
-        for (stage, cohort), counts in self._later.pop(bucket, {}).items():
-            for field, count in counts.items():
-                self._combiner.add(stage, cohort, field, count)
+        if (later := self._later.pop(bucket, None)) is not None:
+            self._combiner.add_codes(later)
 
     def _let_go(self, person: str, error: Exception) -> None:
         """What we fail on for one person must not stop everyone's line: count it, let go of them, go on."""
@@ -506,15 +504,18 @@ class Sessionizer:
         bucket = int(ceil(due / LATER_S) * LATER_S // self._bucket_s)
         if bucket < self._closing:
             bucket = self._closing
-        known = self._later.get(bucket)
-        if known is None:
-            known = self._later[bucket] = {}
+        codes = self._later.get(bucket)
+        if codes is None:
+            codes = self._later[bucket] = array("q")
             if bucket != self._closing:
                 self._plan(bucket)
-        counts = known.get((stage, cohort))
-        if counts is None:
-            counts = known[stage, cohort] = {}
-        counts[field] = counts.get(field, 0) + 1
+        codes.append(self._combiner.code(stage, cohort, field))
+
+    def _recode(self) -> None:
+        """Forget which (stage, cohort) were seen, but for those that something is still to be counted for."""
+        later = {bucket: self._combiner.named(codes) for bucket, codes in self._later.items()}
+        self._combiner.forget()
+        self._later = {bucket: self._combiner.codes(named) for bucket, named in later.items()}
 
     def _count_lead(self, lead: Lead, field: str) -> None:
         self._combiner.add(LEADS, self._labels.know(dict(lead.segment), leads=True).cohort, field)
@@ -560,10 +561,7 @@ class Sessionizer:
         return msgspec.json.encode([_sorted(part) for part in parts])
 
     def _gather(self) -> None:
-        self.state.later = {
-            bucket: [(key, dict(sorted(counts.items()))) for key, counts in sorted(cells.items())]
-            for bucket, cells in sorted(self._later.items())
-        }
+        self.state.later = {bucket: self._combiner.named(codes) for bucket, codes in sorted(self._later.items())}
         self.state.models = {stage: self._models[stage].snapshot() for stage in sorted(self._models)}
         self.state.labels = {label: list(values) for label, values in self._labels.values.items()}
 
@@ -577,7 +575,7 @@ class Sessionizer:
         self._seen = {number: bucket for bucket, numbers in sorted(state.ids.items()) for number in numbers}
         self._pending_events = sum(map(len, state.pending.values()))
         self._waiting = {bucket: (bucket, events) for bucket, events in state.pending.items()}
-        self._later = {bucket: dict(known) for bucket, known in state.later.items()}
+        self._later = {bucket: self._combiner.codes(named) for bucket, named in state.later.items()}
         self._timers, self._lead_timers = {}, {}
         state.sessions = {session.person: self._share(session) for session in state.sessions.values()}
         for person, session in state.sessions.items():
@@ -612,11 +610,19 @@ class Sessionizer:
 
 
 _MERSENNE_61: Final = 2**61 - 1
+_WHEN_AND_WHO: Final = attrgetter("time", "person")
 
 
 def _order(event: Event) -> tuple[float, str, int, str]:
     """Event time; ties in an order that does not depend on arrival."""
     return event.time, event.person, RANK.get(event.type, len(RANK)), event.id
+
+
+def _in_order(events: list[Event]) -> list[Event]:
+    """Sorted by `_order`; the whole of it is looked at only where time and person tie."""
+    keys = list(map(_WHEN_AND_WHO, events))
+    events.sort(key=_WHEN_AND_WHO if len(set(keys)) == len(keys) else _order)
+    return events
 
 
 def hash_id(event_id: str) -> int:

@@ -152,10 +152,11 @@ class Sessions:
         self._spot = Spotter(settings.signals).spot
         marks, gap_s = settings.time.dwell_marks_s, settings.time.session_gap_s
         self._gap_s, self._max_session_s = gap_s, settings.time.max_session_s
-        self._mark_names = [f"open_{mark:g}" for mark in marks]
+        self._still_open = [(f"open_{mark:g}",) for mark in marks]
+        self._last_mark = len(marks) - 1
         # Whoever has not advanced within a session gap of entering is taken for lost.
         self._due_s = (*marks, gap_s) if not marks or marks[-1] < gap_s else marks
-        self._cohorts = ((len(marks) - 1, "soon", "not_soon"), (len(self._due_s) - 1, "at_all", "not_at_all"))
+        self._cohorts = ((self._last_mark, "soon", "not_soon"), (len(self._due_s) - 1, "at_all", "not_at_all"))
         self._journey = journey
         self._rank = journey.rank
         self._count, self._count_later, self._add = counter
@@ -207,17 +208,21 @@ class Sessions:
         Returns:
             When the session has to be looked at next; None if it has ended.
         """
-        while True:
-            end, cut, step = session.last + self._gap_s, session.start + self._max_session_s, session.step
-            due = end = end if end < cut else cut
-            if step is not None and step.marks < len(self._due_s):
-                due = step.start + self._due_s[step.marks]
-            if due >= now and end >= now:
-                return due if due < end else end
-            if step is None or due >= end:
-                self.close(session)
-                return None
-            self._mark(session, step)
+        end, cut, step = session.last + self._gap_s, session.start + self._max_session_s, session.step
+        if cut < end:
+            end = cut
+        if step is not None:
+            for number in range(step.marks, len(self._due_s)):
+                due = step.start + self._due_s[number]
+                if due >= end:
+                    break
+                if due >= now:
+                    return due
+                self._mark(session, step, number)
+        if end >= now:
+            return end
+        self.close(session)
+        return None
 
     def close(self, session: Session) -> None:
         """End the session: the open step was dropped."""
@@ -237,15 +242,17 @@ class Sessions:
         self._count(stage, session.cohort, _ENTERED)
         return step
 
-    def _mark(self, session: Session, step: Step) -> None:
+    def _mark(self, session: Session, step: Step, number: int) -> None:
+        """The step has outlived the mark of this number."""
+        step.marks = number + 1
+        if number < self._last_mark and step.events == step.looked:  # nothing new: it is still open, that is all
+            self._count(step.stage, session.cohort, self._still_open[number])
+            return
         fields: list[str] = []
-        number, dwell_marks = step.marks, len(self._mark_names)
-        step.marks += 1
-        if number < dwell_marks:
-            fields.append(self._mark_names[number])
-            if step.events != step.looked:
-                fields += self._look(step)
-        if step.marks == dwell_marks:
+        if number <= self._last_mark:
+            fields += self._still_open[number]
+            fields += self._look(step)
+        if number == self._last_mark:
             fields += self._settle(step)
         self._count(step.stage, session.cohort, fields)
         for at, _, name in self._cohorts:
@@ -271,7 +278,7 @@ class Sessions:
         if not step.judged:
             step.judged = True
             fields += ["judged", "signalled"]
-        if step.marks < len(self._mark_names):
+        if step.marks <= self._last_mark:
             fields += self._look(step)
         self._count(step.stage, session.cohort, fields)
 
@@ -306,7 +313,8 @@ class Sessions:
         if not step.asked and model.ready:
             fields.append("asked")
         step.judged = step.asked = True
-        novel = model.weigh(step.features())
+        looked = step.looks and step.events == step.looked
+        novel = model.weigh(_unpack_look(step.looks[-1]) if looked else step.features())
         if novel is not None:
             fields += ["weighed", "novel"] if novel else ["weighed"]
         return fields
