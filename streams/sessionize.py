@@ -383,7 +383,9 @@ class Sessionizer:
         self.state.sessions.pop(person, None)
         self.state.leads.pop(person, None)
         # The traceback once: it is the same bug every time.
-        log.error("sessionize[%d]: %s", self._partition, type(error).__name__, exc_info=error if totals.failed == 1 else None)
+        log.error(
+            "sessionize[%d]: %s", self._partition, type(error).__name__, exc_info=error if totals.failed == 1 else None
+        )
 
     def _process(self, event: Event, bucket: int) -> None:
         if event.type in WEB_TYPES:
@@ -447,9 +449,7 @@ class Sessionizer:
 
     def _set_timer(self, session: Session, due: float, bucket: int) -> None:
         """Make sure that the session is looked at when it is next due; an earlier look is kept, it will renew."""
-        at = int(due // self._bucket_s)
-        if at < bucket:
-            at = bucket
+        at = max(bucket, int(due // self._bucket_s))
         if session.timer is None or at < session.timer:
             session.timer = at
             timers = self._timers.get(at)
@@ -501,9 +501,7 @@ class Sessionizer:
 
     def _count_later(self, due: float, stage: str, cohort: str, field: str) -> None:
         """Count one at the first full minute from `due` on; now, if that has gone by."""
-        bucket = int(ceil(due / LATER_S) * LATER_S // self._bucket_s)
-        if bucket < self._closing:
-            bucket = self._closing
+        bucket = max(self._closing, int(ceil(due / LATER_S) * LATER_S // self._bucket_s))
         codes = self._later.get(bucket)
         if codes is None:
             codes = self._later[bucket] = array("q")

@@ -90,7 +90,8 @@ class Click(msgspec.Struct, array_like=True, gc=False):
 class Traces(msgspec.Struct, array_like=True, gc=False):
     """What must be remembered of a session to see micro-signals; bounded.
 
-    Tuples, because most of them stay empty, and the empty tuple takes no memory. `views` spans steps (a u-turn crosses them); the rest is forgotten when a step begins.
+    `views` spans steps (a u-turn crosses them); the rest is forgotten when a step begins. Tuples, because most of them
+    stay empty, and the empty tuple takes no memory.
     """
 
     views: tuple[View, ...] = ()

@@ -40,6 +40,10 @@ def decode(raw: bytes, fmt: str | None, options: FormatOptions) -> list[Outcome]
         return [Rejection("too_large", f"larger than ingest.max_event_bytes = {options.max_event_bytes}")]
     if fmt in _MAYBE_SEGMENT and (event := segment.read(raw, options)) is not None:
         return [event]
+    return _decode_parsed(raw, fmt, options)
+
+
+def _decode_parsed(raw: bytes, fmt: str | None, options: FormatOptions) -> list[Outcome]:
     if not raw or raw.isspace():
         return [Rejection("empty", "a message without content")]
     if fmt is not None and fmt not in FORMATS:
