@@ -67,6 +67,11 @@ class RateDetector(Detector[RateObservation, RateParams]):
         super().__init_subclass__()
         cls._fields = frozenset((*getattr(cls, "hits", ()), *getattr(cls, "trials", ()), *cls.shares))
 
+    @classmethod
+    def fields(cls) -> frozenset[str]:
+        """The fields of a bucket that it reads."""
+        return cls._fields
+
     def __init__(self, params: RateParams) -> None:
         """Start with nothing learnt."""
         self.params = params

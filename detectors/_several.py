@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from detectors._base import WARMING, Bucket, Detector, Verdict
+from detectors._base import OK, WARMING, Bucket, Detector, Verdict
 from detectors._baseline import DAY_S
 from detectors._rate import RateDetector, RateObservation, RateParams
 from detectors._ratetest import ChangeState
@@ -70,6 +70,13 @@ class SeveralRates(Detector[SeveralObservation, RateParams]):
     rates: ClassVar[dict[str, type[RateDetector]]]
     beside: ClassVar[tuple[str, ...]] = ()
     one_claim: ClassVar[bool] = False
+    _fields: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls) -> None:
+        """Note which fields it reads: many buckets hold none of them."""
+        super().__init_subclass__()
+        rates = getattr(cls, "rates", {}).values()
+        cls._fields = frozenset((*cls.beside, *(field for rate in rates for field in rate.fields())))
 
     def __init__(self, params: RateParams) -> None:
         """Start with nothing learnt."""
@@ -91,6 +98,8 @@ class SeveralRates(Detector[SeveralObservation, RateParams]):
     @classmethod
     def look(cls, bucket: Bucket, params: RateParams) -> SeveralObservation | None:
         """All rates of the bucket; None where there is nothing."""
+        if cls._fields.isdisjoint(bucket.counts):
+            return None
         seen = tuple([rate.look(bucket, params) for rate in cls.rates.values()])
         if cls.beside and not (params.stages and bucket.stage not in params.stages):
             counts = tuple([bucket.counts.get(name, 0) for name in cls.beside])
@@ -141,6 +150,9 @@ class SeveralRates(Detector[SeveralObservation, RateParams]):
     def _tell(self) -> Verdict:
         state, last = self.state, self.state.last
         if state.speaker == NOBODY or last[state.speaker].level not in ("warn", "alert"):
+            if all([verdict is OK for verdict in last]):  # nearly always
+                self._told, state.speaker = 0, NOBODY
+                return OK
             worst = max(range(len(last)), key=lambda i: (LEVELS.index(last[i].level), last[i].score))
             state.speaker = worst if last[worst].level == "alert" else NOBODY
         else:

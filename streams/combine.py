@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -25,7 +25,7 @@ LEADS: Final = "leads"
 """The stage under which lead journeys are counted."""
 
 
-MOST_KEPT: Final = 20_000
+MOST_KEPT: Final = 50_000
 """Look-ups remembered; beyond it all are forgotten and found anew."""
 
 
@@ -281,7 +281,7 @@ class Combiner:
 _NAME: Final = itemgetter(0)
 
 
-def merge(into: dict[str, int], counts: dict[str, int]) -> None:
+def merge(into: dict[str, int], counts: Mapping[str, int]) -> None:
     """Add the counts of one cell to another."""
     for field, count in counts.items():
         into[field] = into.get(field, 0) + count

@@ -191,7 +191,7 @@ class Watcher:
         return changed
 
     def _observe(self, bucket: Bucket, key: Key) -> None:
-        merge(self.rates.setdefault(key, {}), dict(bucket.counts))
+        merge(self.rates.setdefault(key, {}), bucket.counts)
         for name, cls in self._detectors.classes.items():
             verdict = self._ask(name, cls, bucket, key)
             if verdict is None:
