@@ -30,6 +30,10 @@ demo: .venv ## see it work: embedded broker, sample journeys, findings (no Java,
 test: .venv broker promtool ## all tests, on a real Kafka where Java and Maven are there (ARGS='-k name')
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-faults
+test-faults: .venv broker ## the line under nine faults on a real Kafka, 10 minutes at most (FAULT_SEED=n, ARGS='--only ag')
+	$(BIN)/python -m tests.faults $(ARGS)
+
 .PHONY: lint
 lint: .venv ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -40,8 +44,18 @@ gen: .venv ## rewrite what is generated from code
 	$(BIN)/python -m streams.docs
 
 .PHONY: bench
-bench: .venv broker ## events per second and delays, measured
+bench: .venv broker .cache/bench/peers/.stamp ## events per second and delays beside peers; writes report/ (some 30 minutes)
 	$(BIN)/python -m tests.bench.line $(ARGS)
+
+.PHONY: bench-scale
+bench-scale: .venv broker ## cost of an event with more segments, open sessions and workers
+	$(BIN)/python -m tests.bench.scale $(ARGS)
+
+# Apart from .venv: quixstreams refuses the versions of pydantic and confluent-kafka that we have.
+.cache/bench/peers/.stamp: tests/bench/peers.txt | .venv
+	$(BIN)/python -m venv .cache/bench/peers
+	.cache/bench/peers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/peers.txt
+	@touch $@
 
 .PHONY: bench-detection
 bench-detection: .venv ## how well changes are found, beside River's detectors; writes report/ (ARGS=--quick, DATA=folder)

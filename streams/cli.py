@@ -215,6 +215,17 @@ def topics_check() -> int:
         return _tell_wrong(admin.check(), "topics are as configured")
 
 
+@topics.command("fix")
+def topics_fix() -> int:
+    """Set what differs in our topics' settings, then check all; partitions, replicas and your topics stay."""
+    from streams.topics import Topics
+
+    with Topics(load_settings()) as admin:
+        for change in admin.fix():
+            click.echo(f"set {change}")
+        return _tell_wrong(admin.check(), "topics are as configured")
+
+
 @cli.command("detectors")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 def list_detectors(as_json: bool) -> int:
@@ -261,12 +272,15 @@ def new_detector(name: str) -> int:
     return 0
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
-def state(as_json: bool) -> int:
+@click.pass_context
+def state(context: click.Context, as_json: bool) -> int | None:
     """What the live line knows, from its checkpoints: accounting, findings, digest."""
     from streams.state import read_state
 
+    if context.invoked_subcommand is not None:
+        return None
     found = read_state(load_settings())
     if as_json:
         click.echo(msgspec.json.encode(found))
@@ -274,6 +288,21 @@ def state(as_json: bool) -> int:
     _show_findings(found.findings)
     _show_pairs({**found.accounting, "dead_letters": found.dead_letters, "open_sessions": found.open_sessions,
                  "pending_events": found.pending_events, "state_digest": found.state_digest})  # fmt: skip
+    return 0
+
+
+@state.command("reset")
+@click.option("--stage", "stages", multiple=True, type=click.Choice(["sessionize", "watch"]), help="default: both")
+@click.option("--partition", "partitions", multiple=True, type=click.IntRange(min=0), help="repeatable; default: all")
+@click.option("--yes", is_flag=True, help="do it")
+def state_reset(stages: tuple[str, ...], partitions: tuple[int, ...], yes: bool) -> int:
+    """Delete checkpoints: the next start rebuilds that state from the log, as far as its retention reaches."""
+    from streams.state import reset_state
+
+    if not yes:
+        raise UsageError("state reset forgets what the log no longer holds (baselines, open sessions); say --yes")
+    for name in reset_state(load_settings(), stages, partitions):
+        click.echo(f"deleted the checkpoint in {name}")
     return 0
 
 

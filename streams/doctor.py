@@ -22,6 +22,7 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import CoordinatorNotAvailableError, KafkaError, UnsupportedVersionError
 
 from dashboards.grafana import Grafana
+from streams.connection import explain
 from streams.errors import ConfigError, TrustwatchError
 from streams.ingest import Door
 from streams.kafka import kafka_python_options
@@ -147,7 +148,9 @@ def _look_at_broker(settings: Settings) -> Said:
         with _admin(settings) as admin:
             brokers, embedded = len(admin.describe_cluster()["brokers"]), _is_embedded(admin)
     except KafkaError as error:
-        return "fail", f"{where}: {error}", "start Kafka, or set kafka.bootstrap_servers and security_protocol to yours"
+        problem, _, fix = explain(settings.kafka, error).partition(FIX_SEPARATOR)
+        fix = fix or "start Kafka, or set kafka.bootstrap_servers and security_protocol to yours"
+        return "fail", problem.rstrip("."), fix
     if embedded:
         return "warn", f"{where}: the embedded broker; nothing survives its end", "use Apache Kafka beyond a demo"
     if brokers < settings.kafka.replication_factor:

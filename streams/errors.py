@@ -27,6 +27,10 @@ class BrokerUnavailable(TrustwatchError):
     """Kafka did not answer; the message says which address was tried."""
 
 
+class KafkaRefused(TrustwatchError):
+    """Kafka said no for good (authorisation, a message too large …); trying again would not help."""
+
+
 class GrafanaUnavailable(TrustwatchError):
     """Grafana did not answer as it should; the message names the setting."""
 

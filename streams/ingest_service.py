@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from mode import Service
 
 from streams.errors import TopicMismatch
@@ -22,6 +22,7 @@ from streams.frames import NEVER, encode, encode_json
 from streams.ingest import Door, Flush, Raw
 from streams.kafka import aiokafka_options
 from streams.outbox import Outbox
+from streams.patience import patiently
 from streams.privacy import Privacy
 from streams.settings import Settings
 from streams.stage import Record
@@ -41,6 +42,7 @@ class Ingest(Service):  # type: ignore[misc]
         door: the pure part; None until the raw topics are known.
         behind: raw partition → messages not yet read.
         frames: frames sent.
+        cpu_s: CPU seconds of the door: decoding, cleaning, packing, encoding.
     """
 
     def __init__(self, settings: Settings, outbox: Outbox, **kwargs: Any) -> None:
@@ -51,12 +53,14 @@ class Ingest(Service):  # type: ignore[misc]
         self._privacy = Privacy.from_settings(settings)
         self._done: dict[TopicPartition, tuple[int, str]] = {}
         self._quiet_since: dict[TopicPartition, float] = {}
+        self._reached: dict[TopicPartition, float] = {}
         self._committed_at = 0.0
         self._epoch = 0
         self._consumer: AIOKafkaConsumer | None = None
         self.door: Door | None = None
         self.behind: dict[TopicPartition, int] = {}
         self.frames = 0
+        self.cpu_s = 0.0
 
     async def on_start(self) -> None:
         """Connect and join the group; raises TopicMismatch if a raw topic is missing."""
@@ -86,11 +90,19 @@ class Ingest(Service):  # type: ignore[misc]
             fetched = await consumer.getmany(timeout_ms=int(ingest.poll_s * 1000), max_records=ingest.batch_events)
             epoch, now = self._epoch, time.time()
             await self._open_new(door)
+            await self._wake(consumer, door, set(fetched))
             if epoch != self._epoch:
                 continue  # rebalanced since: positions went back to what is committed, it all comes again
+            began = time.thread_time()
             done = {where: self._take(door, where, messages, now) for where, messages in fetched.items()}
+            self.cpu_s += time.thread_time() - began
             await self._note_idle(consumer, door, now)
-            await self._send(door.flush(now))
+            began = time.thread_time()
+            flush = door.flush(now)
+            records = self._records(flush)
+            self.cpu_s += time.thread_time() - began
+            await self._outbox.send(records)
+            self.frames += len(flush.frames)
             if epoch == self._epoch:
                 self._done |= done  # only now: what is committed must be durable
             if now - self._committed_at >= COMMIT_EVERY_S:
@@ -105,7 +117,30 @@ class Ingest(Service):  # type: ignore[misc]
         ]
         door.take(raws, now)
         self._quiet_since[where] = now
+        self._reached[where] = raws[-1].time or now
         return messages[-1].offset + 1, repr(door.clock_of(_source(where)).time)
+
+    async def _wake(self, consumer: AIOKafkaConsumer, door: Door, fetched: set[TopicPartition]) -> None:
+        """When a source that was idle speaks again, ask whether others have something, too, before it is heard.
+
+        After an outage of the senders a backlog comes on all partitions at once. The first that is read would move the
+        watermark to its end, if the others still counted as idle, and what they hold would be late.
+        """
+        idle = {where for where in self._quiet_since if door.clock_of(_source(where)).idle_s is not None}
+        if not idle & fetched or not (silent := sorted(idle - fetched)):
+            return
+        try:
+            ends = await asyncio.wait_for(consumer.end_offsets(silent), timeout=self._settings.kafka.request_timeout_s)
+        except (TimeoutError, KafkaError) as error:
+            log.warning("ingest: cannot tell which sources have something to read (%s); none counts as idle", error)
+            ends = {}
+        for where in silent:
+            known = where in self._quiet_since and where in ends  # else revoked while we waited, or not told
+            if known and ends[where] <= await self._position(consumer, where):
+                continue
+            if where in self._quiet_since:
+                door.idle(_source(where), None)
+                self._quiet_since[where] = time.time()
 
     async def _note_idle(self, consumer: AIOKafkaConsumer, door: Door, now: float) -> None:
         """A source that is known to be read to its end, and stays quiet, stops holding the watermark back."""
@@ -115,6 +150,8 @@ class Ingest(Service):  # type: ignore[misc]
             end = consumer.highwater(where)
             if where in self._done and end is not None:
                 self.behind[where] = max(0, end - self._done[where][0])
+                if not self.behind[where]:
+                    self._reached[where] = now
             quiet = now - since
             if (
                 quiet >= self._settings.ingest.idle_timeout_s
@@ -125,6 +162,13 @@ class Ingest(Service):  # type: ignore[misc]
                 # Whole seconds, so that idle sources are told once a second and not with every poll.
                 door.idle(_source(where), float(int(quiet)))
 
+    def lag_s(self, where: TopicPartition) -> float | None:
+        """Seconds that a raw partition is behind: the age of the oldest message not read, at most; None: not known."""
+        reached = self._reached.get(where)
+        if reached is None:
+            return None
+        return max(0.0, time.time() - reached) if self.behind.get(where) else 0.0
+
     async def _position(self, consumer: AIOKafkaConsumer, where: TopicPartition) -> int:
         """Next offset to be read; -1 while that is not known, or the partition has just been taken away."""
         try:
@@ -133,14 +177,13 @@ class Ingest(Service):  # type: ignore[misc]
             return -1
         return position if where in self._quiet_since else -1
 
-    async def _send(self, flush: Flush) -> None:
+    def _records(self, flush: Flush) -> list[Record]:
         topics = self._settings.topics
         letters = [
             Record(topics.dead_letters, None, letter.id.encode(), encode_json(letter)) for letter in flush.dead_letters
         ]
         frames = [Record(topics.events, target, b"", encode(frame)) for target, frame in flush.frames]
-        await self._outbox.send([*letters, *frames])
-        self.frames += len(frames)
+        return [*letters, *frames]
 
     async def _commit(self) -> None:
         """Commit what is durable, with the clock of each source beside the offset."""
@@ -165,7 +208,8 @@ class Ingest(Service):  # type: ignore[misc]
         new = [where for where in self._consumer.assignment() if where not in self._quiet_since]
         if not new:
             return
-        epoch, clocks = self._epoch, await self._clocks(new)
+        epoch = self._epoch
+        clocks = await patiently(lambda: self._clocks(new), "asking what ingest has committed")
         if epoch != self._epoch:
             return
         for where in new:
@@ -185,6 +229,7 @@ class Ingest(Service):  # type: ignore[misc]
             self._done.pop(where, None)
             self._quiet_since.pop(where, None)
             self.behind.pop(where, None)
+            self._reached.pop(where, None)
             if self.door is not None:
                 self.door.close_source(_source(where))
 

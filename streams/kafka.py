@@ -5,19 +5,24 @@ aiokafka carries the line, Faust its agents, kafka-python the administration, co
 
 from __future__ import annotations
 
+import logging
 import ssl
 from pathlib import Path
 from typing import Any, Final
 
 import faust
 from aiokafka.abc import AbstractTokenProvider as AsyncTokenProvider
-from aiokafka.helpers import create_ssl_context
 from kafka.net.sasl.oauth import AbstractTokenProvider as TokenProvider
+from pydantic import SecretStr
 
 from streams.errors import ConfigError
 from streams.settings import KafkaSettings
 
 CLIENT_ID: Final = "trustwatch"
+
+# At DEBUG both write passwords and tokens to their logs: kafka-python its settings, both of them every request.
+for _name in ("kafka", "aiokafka"):
+    logging.getLogger(_name).setLevel(logging.INFO)
 
 
 class _AsyncFileToken(AsyncTokenProvider):  # type: ignore[misc]
@@ -64,9 +69,13 @@ def confluent_options(kafka: KafkaSettings) -> dict[str, Any]:
         "client.id": CLIENT_ID,
         "security.protocol": kafka.security_protocol,
     }
-    files = {"ssl.ca.location": kafka.ssl_cafile, "ssl.certificate.location": kafka.ssl_certfile,
-             "ssl.key.location": kafka.ssl_keyfile}  # fmt: skip
-    options |= {name: str(path) for name, path in files.items() if path}
+    if kafka.security_protocol.endswith("SSL"):
+        ssl_context(kafka)  # for its errors: librdkafka's name no knob
+        files = {"ssl.ca.location": kafka.ssl_cafile, "ssl.certificate.location": kafka.ssl_certfile,
+                 "ssl.key.location": kafka.ssl_keyfile or kafka.ssl_certfile}  # fmt: skip
+        options |= {name: str(path) for name, path in files.items() if path}
+        if kafka.ssl_key_password:
+            options["ssl.key.password"] = _secret(kafka.ssl_key_password)
     if kafka.security_protocol.startswith("SASL_"):
         options["sasl.mechanism"] = kafka.sasl_mechanism
         if kafka.sasl_oauth_token_file:
@@ -114,15 +123,45 @@ def _common(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
-    if not kafka.security_protocol.endswith("SSL"):
-        return None
-    files = {"cafile": kafka.ssl_cafile, "certfile": kafka.ssl_certfile, "keyfile": kafka.ssl_keyfile}
+    return ssl_context(kafka) if kafka.security_protocol.endswith("SSL") else None
+
+
+def ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:
+    """What TLS trusts and shows; brokers must prove the name that we called.
+
+    Raises:
+        ConfigError: a file cannot be read or is not what it should be; names the knob.
+    """
+    for knob in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        path = getattr(kafka, knob)
+        try:
+            if path is not None:
+                path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"kafka.{knob} {path}: cannot be read: {error.strerror}") from error
     try:
-        context: ssl.SSLContext = create_ssl_context(**{name: path and str(path) for name, path in files.items()})
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"kafka.ssl_cafile/ssl_certfile/ssl_keyfile: {error}") from error
+        context = ssl.create_default_context(cafile=kafka.ssl_cafile)
+    except ssl.SSLError as error:
+        why = f"no PEM file of certificates: {tls_error(error)}"
+        raise ConfigError(f"kafka.ssl_cafile {kafka.ssl_cafile}: {why}") from error
+    if kafka.ssl_certfile is not None:
+        try:
+            # Always with a password: OpenSSL would ask the terminal for one, and wait.
+            context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile, _secret(kafka.ssl_key_password) or "")
+        except (ssl.SSLError, ValueError) as error:
+            why = "not a PEM certificate with its key, or kafka.ssl_key_password is not that of the key"
+            raise ConfigError(f"kafka.ssl_certfile/ssl_keyfile: {why}: {tls_error(error)}") from error
     return context
 
 
+def tls_error(error: Exception) -> str:
+    """What OpenSSL says, without its source line."""
+    return str(getattr(error, "reason", None) or error or type(error).__name__)
+
+
+def _secret(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
 def _password(kafka: KafkaSettings) -> str | None:
-    return kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
+    return _secret(kafka.sasl_password)

@@ -2,8 +2,8 @@
 
 Counts that must be exact come out of the checkpointed state of the partitions that this worker owns, read when
 Prometheus scrapes: nothing is updated per event, nothing goes stale after a rebalance. The server runs in a thread, so
-rendering never stalls the line; it reads the line's dicts through `list(...)`, which copies them in one step under the
-GIL.
+rendering never stalls the line: it reads the line's dicts through `list(...)`, which copies them in one step under the
+GIL, and lets go of the GIL every millisecond (`_Breath`), however many series there are.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mode import Service
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from detectors._base import Level
 from detectors._step_model import StepModel
@@ -38,6 +39,8 @@ LEVELS: Final[tuple[Level, ...]] = ("warming", "ok", "warn", "alert")
 OUTCOMES: Final = ("applied", "duplicate", "late", "dead_letter")
 STEP_OUTCOMES: Final = ("advanced", "returned", "dropped")
 LEAD_COUNTS: Final = ("created", "scored", "handed_over", "touched", "accepted", "rejected", "won", "lost")
+BREATH_S: Final = 0.001
+ItemT = TypeVar("ItemT")
 log = logging.getLogger(__name__)
 
 
@@ -89,6 +92,44 @@ def stage_latency() -> Histogram:
     )
 
 
+def event_delay() -> Histogram:
+    """The histogram of a worker; observed once a message that holds or follows from raw messages."""
+    return Histogram(
+        "trustwatch_event_delay_seconds",
+        "Seconds from the moment the oldest raw message behind a message was written to Kafka until the stage's results"
+        " were durable: sessionize gives counts, watch gives findings.",
+        ["stage"],
+        registry=None,
+        buckets=(0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
+    )
+
+
+class _Breath:
+    """Lets the other threads go on: a scrape is in no hurry, the line is."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def take(self) -> None:
+        """Sleep for a moment if it is `BREATH_S` since the last one; otherwise nothing."""
+        if time.perf_counter() - self._since > BREATH_S:
+            time.sleep(BREATH_S)
+            self._since = time.perf_counter()
+
+    def over(self, items: Iterable[ItemT]) -> Iterator[ItemT]:
+        """The same items, with breaths."""
+        for item in items:
+            self.take()
+            yield item
+
+
+class _Samples(list[Sample]):
+    """The samples of a family, read with breaths."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        return _Breath().over(super().__iter__())
+
+
 class LineCollector(Collector):
     """Reads the line when Prometheus asks."""
 
@@ -97,6 +138,11 @@ class LineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics of this worker."""
+        for family in self._families():
+            family.samples = _Samples(family.samples)
+            yield family
+
+    def _families(self) -> Iterator[Metric]:
         line = self._line
         sessionizers = {partition: slot.unit.stage for partition, slot in list(line.sessionize.slots.items())}
         owned = {partition: slot.unit.stage for partition, slot in list(line.watch.slots.items())}
@@ -107,6 +153,8 @@ class LineCollector(Collector):
         yield from _accounting(sessionizers)
         yield from _stages((line.sessionize, line.watch))
         yield from line.latency.collect()
+        yield from line.delay.collect()
+        yield from _worker(line)
         yield from _watermarks(line)
         yield from _trust(watchers)
         yield from _detectors(owned, names)
@@ -220,7 +268,7 @@ def _stages(stages: tuple[ExactStage, ...]) -> Iterator[Metric]:
     counters = {
         "trustwatch_stage_messages": ("Messages applied.", "messages"),
         "trustwatch_stage_skipped_messages": ("Messages skipped: applied before, or fetched before a seek.", "skipped"),
-        "trustwatch_stage_busy_seconds": ("Seconds spent on batches, with sending and checkpoints.", "busy_s"),
+        "trustwatch_stage_busy_seconds": ("Seconds spent on batches, with sending.", "busy_s"),
         "trustwatch_stage_batches": ("Batches handled.", "batches"),
         "trustwatch_checkpoints": ("Checkpoints written.", "checkpoints"),
         "trustwatch_checkpoint_seconds": ("Seconds spent on checkpoints.", "checkpoint_s"),
@@ -241,6 +289,61 @@ def _stages(stages: tuple[ExactStage, ...]) -> Iterator[Metric]:
         refused.add_metric([stage.name], sum(slot.unit.refused for slot in list(stage.slots.values())))
     yield refused
     yield from _partitions(stages)
+
+
+def _lag(line: Line) -> GaugeMetricFamily:
+    lag = GaugeMetricFamily(
+        "trustwatch_lag_seconds",
+        "Age of the oldest message that waits to be read or applied, at most; 0 when none waits. The worst partition of"
+        " this worker.",
+        labels=["stage"],
+    )
+    seconds = {stage.name: [stage.lag_s(p) for p in list(stage.slots)] for stage in (line.sessionize, line.watch)}
+    if line.ingest is not None:
+        seconds["ingest"] = [line.ingest.lag_s(where) for where in list(line.ingest.behind)]
+    for stage, found in seconds.items():
+        known = [lag_s for lag_s in found if lag_s is not None]
+        if known:
+            lag.add_metric([stage], max(known))
+    return lag
+
+
+def _worker(line: Line) -> Iterator[Metric]:
+    """Is it ready, what does it wait for, where does its time go."""
+    stages = (line.sessionize, line.watch)
+    yield _lag(line)
+    cpu = CounterMetricFamily(
+        "trustwatch_stage_cpu_seconds",
+        "CPU seconds of our own code: ingest and the stages with decoding, checkpoint is encoding states. The rest of"
+        " trustwatch_process_cpu_seconds_total is Kafka's clients, Faust and the metrics.",
+        labels=["stage"],
+    )
+    if line.ingest is not None:
+        cpu.add_metric(["ingest"], line.ingest.cpu_s)
+    for stage in stages:
+        cpu.add_metric([stage.name], stage.stats.cpu_s)
+    cpu.add_metric(["checkpoint"], sum(stage.stats.checkpoint_cpu_s for stage in stages))
+    yield cpu
+    meaning = "1 if this worker has its partitions, with their state, and reads."
+    yield GaugeMetricFamily("trustwatch_ready", meaning, value=int(line.note_ready()))
+    start = GaugeMetricFamily("trustwatch_start_seconds", "From the start of the process until it was first ready.")
+    if line.start_s is not None:
+        start.add_metric([], line.start_s)
+    yield start
+    load = GaugeMetricFamily(
+        "trustwatch_state_load_seconds", "How long the last loading of checkpoints took.", labels=["stage"]
+    )
+    for stage in stages:
+        load.add_metric([stage.name], stage.stats.load_s)
+    yield load
+    yield CounterMetricFamily(
+        "trustwatch_send_retries",
+        "Times that a write to Kafka was made again or waited three more seconds: the broker is away or refuses it.",
+        value=line.outbox.retries,
+    )
+    yield GaugeMetricFamily(
+        "trustwatch_send_waiting_seconds", "How long the oldest write to Kafka waits.", value=line.outbox.waiting_s
+    )
 
 
 def _partitions(stages: tuple[ExactStage, ...]) -> Iterator[Metric]:
@@ -298,7 +401,7 @@ def _trust(watchers: list[Watcher]) -> Iterator[Metric]:
     dwell = CounterMetricFamily("trustwatch_step_dwell_seconds", "Time spent in closed steps.", labels=where)
     leads = CounterMetricFamily("trustwatch_leads", "Lead milestones.", labels=["segment", "milestone"])
     for watcher in watchers:
-        for (stage, segment), counts in list(watcher.rates.items()):
+        for (stage, segment), counts in _Breath().over(list(watcher.rates.items())):
             name = segment_label(segment)
             if stage == LEADS:
                 for milestone in LEAD_COUNTS:
@@ -340,7 +443,7 @@ def _detectors(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
         "trustwatch_detector_level", "Last level: 0 warming, 1 ok, 2 warn, 3 alert.", labels=labels
     )
     for watcher in watchers:
-        for (detector, stage, segment), verdict in list(watcher.verdicts.items()):
+        for (detector, stage, segment), verdict in _Breath().over(list(watcher.verdicts.items())):
             values = [detector, stage, segment_label(segment)]
             score.add_metric(values, verdict.score)
             level.add_metric(values, LEVELS.index(verdict.level))
@@ -441,7 +544,7 @@ def _behaviour(watchers: list[Watcher]) -> Iterator[Metric]:
         labels=[*where, "by", "advanced"],
     )
     for watcher in watchers:
-        for (stage, segment), counts in list(watcher.rates.items()):
+        for (stage, segment), counts in _Breath().over(list(watcher.rates.items())):
             if stage == LEADS:
                 continue
             name = segment_label(segment)

@@ -15,6 +15,7 @@ import msgspec
 from confluent_kafka import KafkaException, Producer
 
 from streams.backtest import Feed, Router, closing_message, side_by_side
+from streams.connection import explain
 from streams.errors import BrokerUnavailable, TopicMismatch, TrustwatchError
 from streams.frames import NEVER
 from streams.kafka import confluent_options
@@ -126,9 +127,7 @@ class Replay:
         try:
             found = self._producer.list_topics(topic, timeout=self._settings.kafka.request_timeout_s).topics[topic]
         except KafkaException as error:
-            raise BrokerUnavailable(
-                f"kafka.bootstrap_servers {self._settings.kafka.bootstrap_servers}: {error}"
-            ) from error
+            raise BrokerUnavailable(explain(self._settings.kafka, error)) from error
         if found.error or not found.partitions:
             raise TopicMismatch(f"topic {topic!r} does not exist; create it, or run `trustwatch topics create`")
         return len(found.partitions)

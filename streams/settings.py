@@ -58,7 +58,8 @@ class KafkaSettings(Section):
     )
     ssl_cafile: Path | None = Field(None, description="CA certificates that sign the brokers'")
     ssl_certfile: Path | None = Field(None, description="our certificate, for mutual TLS")
-    ssl_keyfile: Path | None = Field(None, description="our key, for mutual TLS")
+    ssl_keyfile: Path | None = Field(None, description="our key, for mutual TLS; none: it is in ssl_certfile")
+    ssl_key_password: SecretStr | None = Field(None, description="password of our key, if it is encrypted")
     idempotent: bool = Field(True, description="produce idempotently; off only for brokers that lack InitProducerId")
     request_timeout_s: Positive = Field(20.0, description="seconds until a request to a broker is given up")
     session_timeout_s: Positive = Field(30.0, description="seconds without heartbeat until a worker is taken for dead")
@@ -72,7 +73,20 @@ class KafkaSettings(Section):
             missing = [name for name in needed if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"security_protocol {self.security_protocol} needs kafka.{', kafka.'.join(missing)}")
+        if (self.ssl_keyfile or self.ssl_key_password) and not self.ssl_certfile:
+            raise ValueError("kafka.ssl_keyfile and kafka.ssl_key_password need kafka.ssl_certfile")
+        self._refuse_unused()
         return self
+
+    def _refuse_unused(self) -> None:
+        """A password or certificate that the protocol does not use: somebody believes to be safer than they are."""
+        prefixes = {"sasl_": self.security_protocol.startswith("SASL_"), "ssl_": self.security_protocol.endswith("SSL")}
+        for prefix, used in prefixes.items():
+            fields = type(self).model_fields.items()
+            given = [name for name, field in fields if name.startswith(prefix) and getattr(self, name) != field.default]
+            if given and not used:
+                raise ValueError(f"kafka.{', kafka.'.join(given)} would not be used: security_protocol is"
+                                 f" {self.security_protocol}")  # fmt: skip
 
 
 class RawTopic(Section):
@@ -268,9 +282,21 @@ class LimitSettings(Section):
 class CheckpointSettings(Section):
     """State that survives."""
 
-    interval_s: Positive = Field(2.0, description="seconds between checkpoints; also the delay of acknowledgement")
-    max_frames: PositiveInt = Field(500, description="most frames applied between two checkpoints")
+    interval_s: Positive = Field(2.0, description="least seconds between checkpoints; offsets are committed after them")
+    max_interval_s: Positive = Field(
+        60.0,
+        description="most seconds between checkpoints; up to here they come so rarely that they take at most 5 % of the"
+        " time. A crash replays what came since the last one",
+    )
+    apply_within_s: Positive = Field(0.1, description="longest wait of a frame for others to be applied with, seconds")
+    max_frames: PositiveInt = Field(50, description="most frames applied at once")
     chunk_bytes: PositiveInt = Field(900_000, description="a checkpoint is written in records of at most this, bytes")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CheckpointSettings:
+        if self.max_interval_s < self.interval_s:
+            raise ValueError("checkpoints.max_interval_s must not be less than checkpoints.interval_s")
+        return self
 
 
 class MetricSettings(Section):

@@ -1,20 +1,24 @@
-"""What the live line knows, read from its checkpoints: digest, accounting, findings."""
+"""What the live line knows, read from its checkpoints: digest, accounting, findings; and how to make it forget."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from streams.checkpoints import from_records
-from streams.errors import BrokerUnavailable, CheckpointRefused
+from streams.checkpoints import checkpoint_key, from_records
+from streams.connection import explain
+from streams.errors import BrokerUnavailable, CheckpointRefused, UsageError
 from streams.findings import Finding
 from streams.kafka import aiokafka_options
+from streams.outbox import Outbox
 from streams.sessionize import Sessionizer
 from streams.settings import Settings
-from streams.store import read_compacted
+from streams.stage import Record
+from streams.store import place, read_compacted
 from streams.units import Plan, state_digest
 from streams.watch import Watcher
 
@@ -51,13 +55,72 @@ def read_state(settings: Settings) -> LineState:
     try:
         return asyncio.run(_read(settings))
     except (KafkaError, ValueError, OSError) as error:
+        raise BrokerUnavailable(explain(settings.kafka, error)) from error
+
+
+def reset_state(settings: Settings, stages: Collection[str] = (), partitions: Collection[int] = ()) -> list[str]:
+    """Delete checkpoints, so that the next start rebuilds their state from the log.
+
+    Args:
+        settings: all knobs.
+        stages: `sessionize`, `watch`; none: both.
+        partitions: which of them; none: all.
+
+    Returns:
+        `topic[partition]` of those that there were.
+
+    Raises:
+        UsageError: workers are running: they would write their state again. Or there is no such partition.
+        BrokerUnavailable: no broker answers, or it lacks the topics.
+    """
+    topics = settings.topics
+    known = {
+        "sessionize": (topics.sessions_state, topics.events_partitions),
+        "watch": (topics.watch_state, topics.counts_partitions),
+    }
+    chosen = [known[stage] for stage in stages or known]
+    wanted = [(topic, [p for p in partitions or range(count) if p < count]) for topic, count in chosen]
+    if not any(own for _, own in wanted):
+        raise UsageError(f"there is no partition {max(partitions)}; the topics have {[count for _, count in chosen]}")
+    try:
+        return asyncio.run(_reset(settings, wanted))
+    except (KafkaError, OSError) as error:
         raise BrokerUnavailable(f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers}: {error}") from error
 
 
+async def _reset(settings: Settings, wanted: list[tuple[str, list[int]]]) -> list[str]:
+    members = await _members(settings)
+    if members:
+        raise UsageError(f"{members} workers of group {settings.app_id} are running: stop them first")
+    records = []
+    for topic, partitions in wanted:
+        found = await read_compacted(topic, partitions, aiokafka_options(settings.kafka))
+        records += [Record(topic, partition, key, None) for partition, keys in found.items() for key in keys]
+    outbox = Outbox(settings)
+    await outbox.start()
+    try:
+        await outbox.send(records)
+    finally:
+        await outbox.stop()
+    return list(dict.fromkeys(place(record.topic, record.partition or 0) for record in records))
+
+
+async def _members(settings: Settings) -> int:
+    """Workers that are in the group of the stages now."""
+    admin = AIOKafkaAdminClient(**aiokafka_options(settings.kafka))
+    await admin.start()
+    try:
+        described = await admin.describe_consumer_groups([settings.app_id])
+    finally:
+        await admin.close()
+    return sum(len(group[5]) for response in described for group in response.groups)
+
+
 async def _restore(settings: Settings, topic: str, stages: Sequence[Sessionizer | Watcher]) -> None:
+    key = checkpoint_key(settings)
+    records = await read_compacted(topic, range(len(stages)), aiokafka_options(settings.kafka))
     for partition, stage in enumerate(stages):
-        records = await read_compacted(topic, partition, aiokafka_options(settings.kafka))
-        found = from_records(records, f"{topic}[{partition}]")
+        found = from_records(records.pop(partition), place(topic, partition), key)
         if found is not None:
             stage.restore(found.state)
 
@@ -87,4 +150,4 @@ async def _read(settings: Settings) -> LineState:
     )
 
 
-__all__ = ["CheckpointRefused", "LineState", "read_state"]
+__all__ = ["CheckpointRefused", "LineState", "read_state", "reset_state"]

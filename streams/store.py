@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.checkpoints import Checkpoint, chunks_in_use, from_records, to_records
+from streams.errors import CheckpointRefused
+from streams.patience import patiently
+from streams.stage import Record
 
 STRAYS_AFTER_S: Final = 600.0
 """Chunks without a head may belong to a former owner that is just about to write it: they go only so long after."""
+QUIET_MS: Final = 300
+"""A partition is read to its end when nothing more came for so long: the embedded broker understates the end."""
+
+
+Send = Callable[[Iterable[Record]], Awaitable[None]]
+"""Sends records in order and returns when all are durable."""
+
+
+Found = Checkpoint | CheckpointRefused | None
 
 
 class CheckpointStore:
@@ -21,41 +33,46 @@ class CheckpointStore:
     Args:
         topic: compacted topic with as many partitions as the stage's source.
         options: connection settings of aiokafka.
-        producer: gives the producer, with acks=all, once it is connected.
+        send: sends records and returns when they are durable.
         chunk_bytes: largest record.
+        key: of the digests, see `streams.checkpoints`.
     """
 
-    def __init__(
-        self, topic: str, options: dict[str, Any], producer: Callable[[], Awaitable[AIOKafkaProducer]], chunk_bytes: int
-    ) -> None:
+    def __init__(self, topic: str, options: dict[str, Any], send: Send, chunk_bytes: int, key: bytes) -> None:
         self._topic = topic
         self._options = options
-        self._producer = producer
+        self._send = send
         self._chunk_bytes = chunk_bytes
+        self._key = key
         self._chunks: dict[int, list[bytes]] = {}
         self._strays: dict[int, tuple[float, list[bytes]]] = {}
 
-    async def load(self, partition: int) -> Checkpoint | None:
-        """The last durable checkpoint of a partition; None if there is none.
+    async def load(self, partitions: Collection[int]) -> AsyncIterator[tuple[int, Found]]:
+        """The last durable checkpoint of each partition: None if there is none, the reason if it is damaged.
 
-        Raises:
-            CheckpointRefused: it is damaged.
+        All partitions are read at once. However long the broker is away, they are read in the end.
         """
-        records = await read_compacted(self._topic, partition, self._options)
-        self._chunks[partition], strays = chunks_in_use(records)
-        self._strays[partition] = (time.monotonic(), strays)
-        return from_records(records, f"{self._topic}[{partition}]")
+        found = await patiently(
+            lambda: read_compacted(self._topic, partitions, self._options), f"reading the checkpoints in {self._topic}"
+        )
+        for partition in partitions:
+            records = found.pop(partition)
+            self._chunks[partition], strays = chunks_in_use(records)
+            self._strays[partition] = (time.monotonic(), strays)
+            try:
+                yield partition, from_records(records, self._where(partition), self._key)
+            except CheckpointRefused as refused:
+                yield partition, refused
 
     async def save(self, partition: int, checkpoint: Checkpoint) -> int:
         """Write a checkpoint; returns its size in bytes once it is durable."""
-        *chunks, head = to_records(checkpoint, secrets.token_hex(6), self._chunk_bytes)
-        for future in [await self._send(partition, *record) for record in chunks]:
-            await future
-        await (await self._send(partition, *head))
+        name = secrets.token_hex(6)
+        *chunks, head = to_records(checkpoint, name, self._chunk_bytes, self._where(partition), self._key)
+        await self._write(partition, chunks)
+        await self._write(partition, [head])
         # The new head is durable: nothing refers to the old chunks any more.
         old = self._chunks.get(partition, []) + self._old_strays(partition)
-        for future in [await self._send(partition, key, None) for key in old]:
-            await future
+        await self._write(partition, [(key, None) for key in old])
         self._chunks[partition] = [key for key, _ in chunks]
         return len(checkpoint.state)
 
@@ -67,34 +84,48 @@ class CheckpointStore:
         del self._strays[partition]
         return strays
 
-    async def _send(self, partition: int, key: bytes, value: bytes | None) -> Any:
-        producer = await self._producer()
-        return await producer.send(self._topic, value=value, key=key, partition=partition)
+    async def _write(self, partition: int, pairs: Iterable[tuple[bytes, bytes | None]]) -> None:
+        await self._send([Record(self._topic, partition, key, value) for key, value in pairs])
+
+    def _where(self, partition: int) -> str:
+        return place(self._topic, partition)
 
 
-async def read_compacted(topic: str, partition: int, options: dict[str, Any]) -> dict[bytes, bytes]:
-    """The newest value of each key of one partition.
+def place(topic: str, partition: int) -> str:
+    """How messages and digests name a partition."""
+    return f"{topic}[{partition}]"
+
+
+async def read_compacted(
+    topic: str, partitions: Collection[int], options: dict[str, Any]
+) -> dict[int, dict[bytes, bytes]]:
+    """The newest value of each key of these partitions, read by one consumer.
 
     Reads until the end offset and then until a fetch comes back empty, because the embedded broker understates the end.
     """
     consumer = AIOKafkaConsumer(
         **options, enable_auto_commit=False, auto_offset_reset="earliest", max_partition_fetch_bytes=16_000_000
     )
-    await consumer.start()
     try:
-        where = TopicPartition(topic, partition)
-        consumer.assign([where])
-        await consumer.seek_to_beginning(where)
-        end = (await consumer.end_offsets([where]))[where]
-        records: dict[bytes, bytes] = {}
+        await consumer.start()
+        where = [TopicPartition(topic, partition) for partition in partitions]
+        consumer.assign(where)
+        await consumer.seek_to_beginning(*where)
+        ends = await consumer.end_offsets(where)
+        newest: dict[int, dict[bytes, bytes]] = {partition: {} for partition in partitions}
         while True:
-            fetched = (await consumer.getmany(where, timeout_ms=300)).get(where, [])
-            for record in fetched:
-                if record.value is None:
-                    records.pop(record.key, None)
-                else:
-                    records[record.key] = record.value
-            if not fetched and await consumer.position(where) >= end:
-                return records
+            fetched = await consumer.getmany(timeout_ms=QUIET_MS)
+            for at, records in fetched.items():
+                _replay(records, newest[at.partition])
+            if not fetched and all([await consumer.position(one) >= ends[one] for one in where]):
+                return newest
     finally:
         await consumer.stop()
+
+
+def _replay(records: Iterable[Any], newest: dict[bytes, bytes]) -> None:
+    for record in records:
+        if record.value is None:
+            newest.pop(record.key, None)
+        else:
+            newest[record.key] = record.value

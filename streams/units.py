@@ -38,7 +38,7 @@ from streams.watch import Detectors, Observer, Watcher
 STEP_MODEL = "step_model"
 """Name under `detectors` of the parameters of the per-step model, which scores people and is no detector itself."""
 log = logging.getLogger(__name__)
-MessageT = TypeVar("MessageT")
+MessageT = TypeVar("MessageT", Frame, Counts)
 StageT = TypeVar("StageT", bound=Sessionizer | Watcher)
 
 
@@ -104,6 +104,7 @@ class _Unit(ABC, Generic[MessageT, StageT]):
     def __init__(self, stage: StageT, topics: TopicSettings, where: str) -> None:
         self.stage = stage
         self.refused = 0
+        self._written: list[float] = []
         self._topics = topics
         self._where = where
 
@@ -115,7 +116,18 @@ class _Unit(ABC, Generic[MessageT, StageT]):
             self.refused += 1
             log.error("%s@%d: not a message of ours; passed over. Who else writes to this topic?", self._where, offset)
             return []
+        if message.written:
+            self._written.append(message.written)
         return self._apply(message, offset)
+
+    def written(self) -> list[float]:
+        """When the oldest raw message behind each message taken since the last call was written, epoch seconds."""
+        written, self._written = self._written, []
+        return written
+
+    def standing(self) -> list[Record]:
+        """What it gave before, as it is now, where readers go by the newest."""
+        return []
 
     def snapshot(self) -> bytes:
         """The state as data."""
@@ -160,6 +172,10 @@ class WatchUnit(_Unit[Counts, Watcher]):
 
     def _apply(self, message: Counts, offset: int) -> list[Record]:
         return [finding_record(finding, self._topics.findings) for finding in self.stage.apply(message)]
+
+    def standing(self) -> list[Record]:
+        """The open and recent findings."""
+        return [finding_record(finding, self._topics.findings) for finding in self.stage.findings]
 
 
 def split(counts: Counts, partitions: int) -> list[tuple[int, Counts]]:

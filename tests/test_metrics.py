@@ -90,7 +90,7 @@ class Fed:
             yield start + len(part)
 
     def _watched(self, record: Record) -> None:
-        assert record.partition is not None
+        assert record.partition is not None and record.value is not None
         self._watch[record.partition].take(record.value, next(self._offsets))
 
 

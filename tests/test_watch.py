@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from detectors._base import AlertOn, Bucket, Detector, Level, Params, Verdict
+from streams.checkpoints import compressed, plain
 from streams.errors import CheckpointRefused, ConfigError
 from streams.findings import Finding
 from streams.frames import NEVER, Cell, Counts, Segment
@@ -414,19 +415,20 @@ def test_a_damaged_detector_state_starts_afresh_alone() -> None:
     watcher = watched(partitions=1)
     watcher.apply(told(0, 0, 10, (0, 1)))
     watcher.apply(told(0, 1, 10, (0, 1), segment=TV))
-    whole = msgspec.msgpack.decode(watcher.snapshot())
+    whole = msgspec.msgpack.decode(plain(watcher.snapshot()))
     for stream in whole[2][3]:
         if stream[2]:
             stream[3] = b"\xa1\xff"
     other = watched(partitions=1)
-    other.restore(msgspec.msgpack.encode(whole))
+    other.restore(compressed(msgspec.msgpack.encode(whole)))
     assert (seen(other), seen(other, segment=TV), other.state.resets) == ([(0, 1)], [], {"fake": 1})
 
 
 @pytest.mark.parametrize("blob", [b"", b"garbage", b"\x93\x01\xa1\xff\x90", b"\x93\x01\xa0" + b"\x91" * 100_000])
 def test_garbage_is_no_state(blob: bytes) -> None:
-    with pytest.raises(CheckpointRefused, match=r"watch\[0\]"):
-        watched().restore(blob)
+    for stored in (blob, compressed(blob)):
+        with pytest.raises(CheckpointRefused, match=r"watch\[0\]"):
+            watched().restore(stored)
 
 
 @pytest.mark.parametrize(

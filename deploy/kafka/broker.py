@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
@@ -24,12 +25,15 @@ from streams.errors import BrokerUnavailable
 
 JAVA_MIN: Final = 17
 MAX_MESSAGE_BYTES: Final = 12 * 1024 * 1024
+SECURED: Final = {"SASL_SSL": "SASL_SSL", "SSL": "SSL", "MUTUAL": "SSL"}
+"""Listener → protocol."""
 FETCH_TIMEOUT_S: Final = 600.0
 FORMAT_TIMEOUT_S: Final = 60.0
 
 _POM: Final = Path(__file__).with_name("pom.xml")
 _CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
 _MARKER: Final = ".complete"
+_SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 # The JVM starts faster and smaller with the serial collector; 512 MB is plenty for a test's volume.
 _JVM: Final = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
 _LOG4J: Final = """\
@@ -43,6 +47,21 @@ rootLogger.appenderRef.out.ref=out
 """
 
 
+@dataclass(frozen=True)
+class Security:
+    """What a broker needs for listeners that are not open to everyone.
+
+    Attributes:
+        keystore: PEM file with the broker's key (PKCS 8) and its certificates.
+        truststore: PEM file with the CA that signs clients' certificates.
+        users: name → password, for SCRAM-SHA-256, SCRAM-SHA-512 and PLAIN.
+    """
+
+    keystore: Path
+    truststore: Path
+    users: Mapping[str, str] = field(repr=False)
+
+
 class Broker(LocalBroker):
     """A real Kafka broker for the length of a `with` block.
 
@@ -53,12 +72,24 @@ class Broker(LocalBroker):
         data_dir: directory of log, settings and data, kept; none: a temporary one, removed by `stop()`.
         port: port to listen on; none: a free one, kept over restarts.
         extra: more lines of server.properties, or other values; `{port}` and `{controller_port}` are filled in.
+        security: adds a listener for each of `SECURED`, see `secured`; `port` stays open.
+
+    Attributes:
+        secured: `SASL_SSL`, `SSL` and `MUTUAL` (TLS with clients' certificates) → address for `bootstrap_servers`.
     """
 
-    def __init__(self, data_dir: Path | None = None, port: int | None = None, extra: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self,
+        data_dir: Path | None = None,
+        port: int | None = None,
+        extra: Mapping[str, str] = {},
+        security: Security | None = None,
+    ) -> None:
         super().__init__(port)
         self._given = data_dir.resolve() if data_dir else None
         self._extra = extra
+        self._security = security
+        self.secured = {name: f"{HOST}:{free_port()}" for name in SECURED} if security else {}
         self._directory: Path | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
@@ -87,7 +118,7 @@ class Broker(LocalBroker):
         log4j = self._directory / "log4j2.properties"
         java = [_java(), *_JVM, f"-Dlog4j2.configurationFile={log4j}", "-cp", f"{libs}/*"]
         try:
-            _format(java, properties, self._directory / "data")
+            _format(java, properties, self._directory / "data", self._security)
         except BrokerUnavailable:
             self._clean()
             raise
@@ -100,6 +131,8 @@ class Broker(LocalBroker):
     def _write_settings(self, directory: Path) -> Path:
         controller_port = free_port()
         lines = _settings(self.port, controller_port, directory / "data")
+        if self._security:
+            lines |= _secured(self._security, self.secured, lines["listeners"])
         for name, value in self._extra.items():
             lines[name] = value.replace("{port}", str(self.port)).replace("{controller_port}", str(controller_port))
         (directory / "log4j2.properties").write_text(_LOG4J)
@@ -176,13 +209,34 @@ def _settings(port: int, controller_port: int, data: Path) -> dict[str, str]:
     }
 
 
-def _format(java: list[str], properties: Path, data: Path) -> None:
+def _secured(security: Security, addresses: Mapping[str, str], listeners: str) -> dict[str, str]:
+    logins = dict.fromkeys(_SCRAM, "org.apache.kafka.common.security.scram.ScramLoginModule required;")
+    plain = " ".join(f'user_{name}="{password}"' for name, password in security.users.items())
+    logins["PLAIN"] = f"org.apache.kafka.common.security.plain.PlainLoginModule required {plain};"
+    protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **SECURED}
+    return {
+        "listeners": ",".join([listeners, *(f"{name}://{address}" for name, address in addresses.items())]),
+        "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(security.keystore),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(security.truststore),
+        "listener.name.mutual.ssl.client.auth": "required",
+        "sasl.enabled.mechanisms": ",".join(logins),
+        **{f"listener.name.sasl_ssl.{name.lower()}.sasl.jaas.config": login for name, login in logins.items()},
+    }
+
+
+def _format(java: list[str], properties: Path, data: Path, security: Security | None = None) -> None:
     """Give the data directory its cluster id, once; a formatted one keeps its own."""
     if (data / "meta.properties").exists():
         return
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     # The equals sign: a random id may begin with a hyphen, which would be taken for an option.
     command = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)]
+    for name, password in (security.users if security else {}).items():
+        for mechanism in _SCRAM:
+            command += ["--add-scram", f"{mechanism}=[name={name},password={password}]"]
     _run(command, "Kafka's storage could not be formatted", FORMAT_TIMEOUT_S)
 
 

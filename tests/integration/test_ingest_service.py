@@ -22,8 +22,10 @@ from streams.frames import Item, Mark, decode_frame
 from streams.ingest_service import Ingest
 from streams.kafka import aiokafka_options, confluent_options
 from streams.outbox import Outbox
+from streams.sessionize import Totals
 from streams.settings import Settings
 from streams.stage import Record
+from streams.units import Plan
 from tests.conftest import KafkaUnderTest
 from tests.integration.live import LiveLine
 from tests.kit import native
@@ -151,6 +153,56 @@ def test_what_waits_before_the_start_arrives_even_if_the_clocks_are_slow_to_come
         admin.create_topics([NewTopic(settings.topics.events, settings.topics.events_partitions, 1)])
         admin.close()
         asyncio.run(run(settings))
+
+
+def test_a_backlog_on_all_partitions_after_idleness_is_not_late(line: LiveLine) -> None:
+    """The senders were away for a while, and all that they held comes at once."""
+    settings = line.settings
+    settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"idle_timeout_s": 0.5})})
+    partitions, each = settings.topics.raw_partitions, 3000
+
+    async def run() -> None:
+        async with running(settings) as ingest:
+            for partition in range(partitions):
+                put(
+                    settings, line.raw, [native("page_viewed", 0.0, f"p{partition}", id=f"first{partition}")], partition
+                )
+            assert ingest.door is not None
+            sources = [f"{line.raw}/{partition}" for partition in range(partitions)]
+            clocks = ingest.door.clock_of
+            await until(lambda: accepted(ingest) == partitions)
+            await until(lambda: all(clocks(source).idle_s is not None for source in sources))
+            for partition in range(partitions):
+                backlog = [
+                    native("page_viewed", float(i), f"p{i % 50}", id=f"{partition}.{i}", page="/") for i in range(each)
+                ]
+                put(settings, line.raw, backlog, partition)
+            await until(lambda: accepted(ingest) == partitions * (each + 1))
+            await asyncio.sleep(0.5)
+
+    asyncio.run(run())
+    totals = asyncio.run(sessionized(settings))
+    assert (totals.applied, totals.late) == (partitions * (each + 1), 0)
+
+
+async def sessionized(settings: Settings) -> Totals:
+    """What becomes of all frames in the events topic."""
+    consumer, plan, totals = AIOKafkaConsumer(**aiokafka_options(settings.kafka)), Plan(settings), Totals()
+    await consumer.start()
+    try:
+        for partition in range(settings.topics.events_partitions):
+            where, stage = TopicPartition(settings.topics.events, partition), plan.sessionizer(partition)
+            consumer.assign([where])
+            await consumer.seek_to_beginning(where)
+            end = (await consumer.end_offsets([where]))[where]
+            while await consumer.position(where) < end:
+                for message in (await consumer.getmany(where, timeout_ms=300)).get(where, []):
+                    stage.apply(decode_frame(message.value), message.offset)
+            totals.applied += stage.state.totals.applied
+            totals.late += stage.state.totals.late
+    finally:
+        await consumer.stop()
+    return totals
 
 
 def test_nothing_is_committed_that_could_not_be_sent(line: LiveLine) -> None:
