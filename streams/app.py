@@ -141,7 +141,7 @@ class Line:
         """Others own these partitions next: a last checkpoint, so that they need not replay, then forget them."""
         await self._save(LEAVE_S)
         for topic, stage in self.stages:
-            stage.forget([where.partition for where in revoked if where.topic == topic])
+            stage.set_aside([where.partition for where in revoked if where.topic == topic])
 
     async def _leave(self, _app: faust.App, **_: Any) -> None:
         """The same before the end: what is in hand is applied and stored, what is not comes again at the next start."""

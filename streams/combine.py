@@ -59,15 +59,22 @@ class Labels:
         self.values: dict[str, dict[str, None]] = {}
         self.overflowed = 0
 
-    def know(self, labels: dict[str, str], *, leads: bool = False) -> Known:
-        """What follows from these labels; a value that once kept its name, or once was `other`, stays so."""
+    def know(self, labels: dict[str, str], *, leads: bool = False, again: bool = False) -> Known:
+        """What follows from these labels; a value that once kept its name, or once was `other`, stays so.
+
+        Args:
+            labels: label → value; not to be changed afterwards.
+            leads: whether they are those of a lead.
+            again: they were counted before, when they were seen first.
+        """
         key = (leads, tuple(sorted(labels.items())))
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= MOST_KEPT:
                 self._known.clear()
             known = self._known[key] = self._work_out(labels, leads)
-        self.overflowed += known.overflowed
+        if not again:
+            self.overflowed += known.overflowed
         return known
 
     def adopt(self, values: dict[str, list[str]]) -> None:
@@ -257,9 +264,10 @@ class Combiner:
         return table
 
     def _new_field(self, field: str) -> int:
-        number = self._fields[field] = len(self._field_names)
+        number = len(self._field_names)
         if number > _FIELD:
             raise OverflowError(f"more than {_FIELD} counted fields")
+        self._fields[field] = number
         self._field_names.append(field)
         return number
 
@@ -269,7 +277,7 @@ class Combiner:
             tally = self._tally_of.get((stage, segment))
             if tally is None:
                 tally = self._tally_of[stage, segment] = len(self._tallies)
-                name = f"{stage} {encode_json(segment).decode()}"
+                name = f"{stage} {','.join(f'{label}={value}' for label, value in segment)}"
                 self._tallies.append(_Tally(name, stage, segment))
             members.append(tally)
         group = self._groups[stage, cohort] = len(self._members) << _FIELD_BITS

@@ -60,7 +60,10 @@ def _try(kafka: KafkaSettings, server: str) -> str | None:
                 line = stack.enter_context(ssl_context(kafka).wrap_socket(line, server_hostname=host.strip("[]")))
             except OSError as error:
                 return _about_tls(kafka, server, error)
-        return _talk(kafka, server, line)
+        try:
+            return _talk(kafka, server, line)
+        except struct.error:
+            return f"kafka.bootstrap_servers {server}: what answers there is no Kafka broker"
 
 
 def _about_tls(kafka: KafkaSettings, server: str, error: OSError) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalOperation, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport, ensure_aiokafka_TP
@@ -63,9 +63,11 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
         """Commit what is still ours; Faust would stop the worker if that failed."""
         consumer, ours = self._ensure_consumer(), self.assignment()
         mine = {ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in ours}
+        if not mine:
+            return False
         try:
             await asyncio.wait_for(consumer.commit(mine), COMMIT_S)
-        except (KafkaError, TimeoutError) as error:
+        except (KafkaError, IllegalOperation, ConsumerStoppedError, TimeoutError) as error:
             log.info("offsets not committed (%r); the next checkpoint's will be", error)
             return False
         self.tp_last_committed_at.update(dict.fromkeys(mine, monotonic()))
@@ -163,8 +165,8 @@ class FaustSource:
     async def _beginnings(self, partitions: Collection[int]) -> dict[int, int]:
         # On a connection of its own: on Faust's the question would wait behind a fetch that waits for messages.
         consumer = AIOKafkaConsumer(**self._options, enable_auto_commit=False)
-        await consumer.start()
         try:
+            await consumer.start()
             found = await consumer.beginning_offsets([TopicPartition(self._topic, number) for number in partitions])
         finally:
             await consumer.stop()

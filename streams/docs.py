@@ -157,7 +157,8 @@ def commands() -> str:
     """Every command with its options, as click knows them."""
     rows = []
     for context in _leaves(click.Context(cli, info_name="trustwatch")):
-        pieces = [piece for piece in context.command.collect_usage_pieces(context) if piece != "[OPTIONS]"]
+        unsaid = {"[OPTIONS]", "COMMAND [ARGS]..."}
+        pieces = [piece for piece in context.command.collect_usage_pieces(context) if piece not in unsaid]
         records = [parameter.get_help_record(context) for parameter in context.command.get_params(context)]
         options = [f"`{record[0]}` {record[1]}" for record in records if record and "--help" not in record[0]]
         usage = " ".join([context.command_path, *pieces])
@@ -169,6 +170,8 @@ def _leaves(context: click.Context) -> Iterator[click.Context]:
     if not isinstance(context.command, click.Group):
         yield context
         return
+    if context.command.invoke_without_command and context.parent is not None:
+        yield context
     for name, command in context.command.commands.items():
         yield from _leaves(click.Context(command, info_name=name, parent=context))
 

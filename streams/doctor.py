@@ -221,7 +221,9 @@ def _judge_lag(
                 "find out who deleted records; the line reads on from the topic's beginning")  # fmt: skip
     stuck = [topic for topic, now in after.items() if now.behind and now.committed == before[topic].committed]
     if stuck:
-        return "warn", f"{message}; stands still: {', '.join(stuck)}", f"start {command}, or read its log if it runs"
+        return ("warn", f"{message}; committed nothing while we looked: {', '.join(stuck)} (a worker with a large state"
+                " commits only every checkpoints.max_interval_s)",
+                f"look again in a minute; if it stays so, start {command}, or read its log if it runs")  # fmt: skip
     return "ok", message, None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable
 from typing import Any, Final
@@ -54,6 +55,7 @@ class Ingest(Service):  # type: ignore[misc]
         self._done: dict[TopicPartition, tuple[int, str]] = {}
         self._quiet_since: dict[TopicPartition, float] = {}
         self._reached: dict[TopicPartition, float] = {}
+        self._looked_at = 0.0
         self._committed_at = 0.0
         self._epoch = 0
         self._consumer: AIOKafkaConsumer | None = None
@@ -116,7 +118,7 @@ class Ingest(Service):  # type: ignore[misc]
             for message in messages
         ]
         door.take(raws, now)
-        self._quiet_since[where] = now
+        self._quiet_since[where] = time.monotonic()
         self._reached[where] = raws[-1].time or now
         return messages[-1].offset + 1, repr(door.clock_of(_source(where)).time)
 
@@ -140,10 +142,15 @@ class Ingest(Service):  # type: ignore[misc]
                 continue
             if where in self._quiet_since:
                 door.idle(_source(where), None)
-                self._quiet_since[where] = time.time()
+                self._quiet_since[where] = time.monotonic()
 
     async def _note_idle(self, consumer: AIOKafkaConsumer, door: Door, now: float) -> None:
         """A source that is known to be read to its end, and stays quiet, stops holding the watermark back."""
+        at, patience_s = time.monotonic(), self._settings.ingest.idle_timeout_s
+        if at - self._looked_at > patience_s / 2:
+            # We stood still (frozen, or waiting for Kafka): nobody is known to have been quiet meanwhile.
+            self._quiet_since = dict.fromkeys(self._quiet_since, at)
+        self._looked_at = at
         for where, since in list(self._quiet_since.items()):
             if where not in consumer.assignment():
                 continue  # revoked while we waited below
@@ -152,15 +159,19 @@ class Ingest(Service):  # type: ignore[misc]
                 self.behind[where] = max(0, end - self._done[where][0])
                 if not self.behind[where]:
                     self._reached[where] = now
-            quiet = now - since
+            age_s = _age_s(consumer.last_poll_timestamp(where))
+            quiet = at - since - age_s  # up to when the broker last said where the partition ends
             if (
-                quiet >= self._settings.ingest.idle_timeout_s
+                quiet >= patience_s
+                and age_s <= patience_s
                 and end is not None
                 and await self._position(consumer, where) >= end
             ):
                 self.behind[where] = 0
                 # Whole seconds, so that idle sources are told once a second and not with every poll.
                 door.idle(_source(where), float(int(quiet)))
+            elif where in self._quiet_since:  # else revoked while we asked
+                door.idle(_source(where), None)
 
     def lag_s(self, where: TopicPartition) -> float | None:
         """Seconds that a raw partition is behind: the age of the oldest message not read, at most; None: not known."""
@@ -217,7 +228,7 @@ class Ingest(Service):  # type: ignore[misc]
             door.know({where.topic: max(len(known), where.partition + 1)})
         for where, (offset, clock) in clocks.items():
             door.open_source(_source(where), clock)
-            self._quiet_since[where] = time.time()
+            self._quiet_since[where] = time.monotonic()
             if offset >= 0:
                 self._done[where] = (offset, repr(clock))
 
@@ -237,8 +248,8 @@ class Ingest(Service):  # type: ignore[misc]
         if not partitions:
             return {}
         admin = AIOKafkaAdminClient(**aiokafka_options(self._settings.kafka))
-        await admin.start()
         try:
+            await admin.start()
             found = await admin.list_consumer_group_offsets(self._group, partitions=partitions)
         finally:
             await admin.close()
@@ -246,8 +257,8 @@ class Ingest(Service):  # type: ignore[misc]
 
     async def _partitions(self, names: list[str]) -> dict[str, int]:
         admin = AIOKafkaAdminClient(**aiokafka_options(self._settings.kafka))
-        await admin.start()
         try:
+            await admin.start()
             described = await admin.describe_topics(names)
         finally:
             await admin.close()
@@ -274,6 +285,11 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 def _source(where: TopicPartition) -> str:
     return f"{where.topic}/{where.partition}"
+
+
+def _age_s(polled_ms: int | None) -> float:
+    """Seconds since the broker last answered for a partition; clocks may have been set back."""
+    return math.inf if polled_ms is None else max(0.0, time.time() - polled_ms / 1000)
 
 
 def _written(timestamp_ms: int) -> float | None:

@@ -100,18 +100,23 @@ class Outbox(Service):  # type: ignore[misc]
             del self._since[id(mark)]
 
     async def _deliver(self, producer: AIOKafkaProducer, records: list[Record]) -> None:
-        """Send once, in order; raises the first error when each message is either durable or given up."""
+        """Send once, in order; raises the first error when each message is either durable or given up.
+
+        Whoever cancels is not kept waiting: what was handed over may become durable all the same.
+        """
         futures: list[asyncio.Future[Any]] = []
+        failed: list[BaseException] = []
         try:
             for record in records:
                 futures.append(await self._put(producer, record))
-        finally:
-            left = set(futures)
-            while left:
-                _, left = await asyncio.wait(left, timeout=STALL_S)
-                if left:
-                    self._tell_stall(f"{len(left)} messages not acknowledged")
-            failed = [error for future in futures if (error := future.exception()) is not None]
+        except KafkaError as error:
+            failed.append(error)
+        left = set(futures)
+        while left:
+            _, left = await asyncio.wait(left, timeout=STALL_S)
+            if left:
+                self._tell_stall(f"{len(left)} messages not acknowledged")
+        failed += [failure for future in futures if (failure := future.exception()) is not None]
         if failed:
             raise failed[0]
 

@@ -30,8 +30,6 @@ RIGHTS: Final = (
 SIZES: Final = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError, errors.RecordTooLargeError)
 OTHERS: Final = (
     errors.InvalidTopicError,
-    errors.InvalidMessageError,
-    errors.CorruptRecordException,
     errors.PolicyViolationError,
     errors.UnsupportedVersionError,
     errors.IncompatibleBrokerVersion,

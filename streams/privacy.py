@@ -30,7 +30,7 @@ MAX_RAW_CHARS: Final = 2048
 """No more of a text is looked at: patterns take time with its length."""
 _PAGE_ID_CHARS: Final = 8
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
-_CACHED_IDS: Final = 65_536
+_CACHED_IDS: Final = 16_384
 _CACHED_WORDS: Final = 16_384
 
 _URL_HOST: Final = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*", re.IGNORECASE)

@@ -588,10 +588,8 @@ class Sessionizer:
     def _share(self, session: Session) -> Session:
         """One object for what many sessions have in common, as it was before the state was stored: half the memory."""
         if session.cohort:
-            known = self._labels.know(session.segment)
-            session.segment = known.labels
-            # A value that was `other` when the session began stays so, even if its cohort is another by now.
-            session.cohort = intern(session.cohort)
+            known = self._labels.know(session.segment, again=True)
+            session.segment, session.cohort = known.labels, known.cohort
         if session.step is not None:
             session.step.stage = intern(session.step.stage)
         for view in session.traces.views:

@@ -7,11 +7,13 @@ within it. Steps are reported while open (dwell marks, micro-signals) and when c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
 import msgspec
 
+from detectors._micro_signals import SIGNALS
 from detectors._step_model import FEATURES, StepModel, step_features
 from streams.events import WEB_TYPES, Event
 from streams.journey import Journey
@@ -19,9 +21,10 @@ from streams.settings import Settings
 from streams.signals import Spotter, Traces, page_of
 
 _ENTERED: Final = ("entered",)
-_LOOK: Final = Struct(f"<{len(FEATURES)}d")
-_pack_look, _unpack_look = _LOOK.pack, _LOOK.unpack
-"""Looks are kept for as long as a step is open: packed they take a quarter of the memory of a list."""
+_MAGNITUDES: Final = len(FEATURES) - len(SIGNALS)
+_LOOK: Final = Struct(f"<{_MAGNITUDES}dB")
+"""A look as it is kept while its step is open: the magnitudes, and how many micro-signals had been shown. As a list of
+features it would take six times the memory."""
 MAX_COUNTED_EVENTS: Final = 10_000
 ACTS: Final = WEB_TYPES - {"page_viewed", "page_pinged", "page_left", "clicked", "error_shown"}
 """What a person does on a page beyond looking and clicking."""
@@ -77,7 +80,7 @@ class Step(msgspec.Struct, array_like=True, gc=False):
     judged: bool = False
     asked: bool = False
     settled: bool = False
-    looks: tuple[bytes, ...] = ()
+    looks: bytes = b""
     looked: int = 0
 
     def note(self, event: Event, traces: Traces) -> None:
@@ -103,6 +106,15 @@ class Step(msgspec.Struct, array_like=True, gc=False):
         return step_features(
             self.last - self.start, self.events, self.views, self.revisits, self.clicks, self.acts, self.signals
         )
+
+    def looked_like(self) -> list[list[float]]:
+        """The features of each look."""
+        return [[*magnitudes, *_flags(self.signals[:shown])] for *magnitudes, shown in _LOOK.iter_unpack(self.looks)]
+
+
+@lru_cache(maxsize=4096)
+def _flags(signals: tuple[str, ...]) -> list[float]:
+    return [1.0 if name in signals else 0.0 for name in SIGNALS]
 
 
 class Session(msgspec.Struct, array_like=True, gc=False):
@@ -291,7 +303,7 @@ class Sessions:
             return ()
         step.looked = step.events
         features = step.features()
-        step.looks = (*step.looks, _pack_look(*features))
+        step.looks += _LOOK.pack(*features[:_MAGNITUDES], len(step.signals))
         if step.asked or not self._model(step.stage).is_hesitant(features):
             return ()
         step.asked = True
@@ -312,8 +324,7 @@ class Sessions:
         if not step.asked and model.ready:
             fields.append("asked")
         step.judged = step.asked = True
-        looked = step.looks and step.events == step.looked
-        novel = model.weigh(_unpack_look(step.looks[-1]) if looked else step.features())
+        novel = model.weigh(step.features())
         if novel is not None:
             fields += ["weighed", "novel"] if novel else ["weighed"]
         return fields
@@ -326,7 +337,7 @@ class Sessions:
         advanced, stage, cohort = outcome == "advanced", step.stage, session.cohort
         self._count(stage, cohort, (outcome, *self._settle(step)) if not step.settled else (outcome,))
         self._add(stage, cohort, "dwell_ms", round((now - step.start) * 1000))
-        self._model(stage).learn([_unpack_look(look) for look in step.looks], advanced)
+        self._model(stage).learn(step.looked_like(), advanced)
         self._tell_cohorts(session, step, advanced=advanced)
 
     def _model(self, stage: str) -> StepModel:

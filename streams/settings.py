@@ -271,10 +271,15 @@ class PrivacySettings(Section):
 class LimitSettings(Section):
     """Bounds of memory; what they cut is counted."""
 
-    open_sessions: PositiveInt = Field(200_000, description="open sessions per partition; beyond it the oldest close")
+    open_sessions: PositiveInt = Field(
+        100_000, description="open sessions per partition, 2 kB each; beyond it the oldest close"
+    )
     open_leads: PositiveInt = Field(500_000, description="leads per partition; beyond it the oldest are forgotten")
-    pending_events: PositiveInt = Field(500_000, description="events per partition that wait for the watermark")
-    dedupe_ids: PositiveInt = Field(1_000_000, description="event ids remembered per partition")
+    pending_events: PositiveInt = Field(
+        100_000, description="events per partition that wait for the watermark, 1.3 kB each; beyond it the oldest"
+        " bucket closes early",
+    )  # fmt: skip
+    dedupe_ids: PositiveInt = Field(500_000, description="event ids remembered per partition, 140 bytes each")
     streams: PositiveInt = Field(20_000, description="detector instances per counts partition; the rest is not watched")
     findings: PositiveInt = Field(1_000, description="findings kept per counts partition; the oldest resolved go first")
 

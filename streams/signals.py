@@ -26,6 +26,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
+from sys import intern
 from typing import Final
 
 import msgspec
@@ -185,7 +186,7 @@ class Spotter:
         return "dead_click" if properties.get("dead") is True and "dead_click" not in ignored else None
 
     def _viewed(self, traces: Traces, event: Event) -> str | None:
-        settings, page, views = self._settings, page_of(event), traces.views
+        settings, page, views = self._settings, intern(page_of(event)), traces.views
         back = len(views) >= 2 and views[-2].page == page and views[-1].page != page and not views[-1].touched
         u_turn = back and 0 <= gap_s(views[-1], event) <= settings.u_turn_s
         views = traces.views = (*views, View(event.time, event.device_time, page))[-self._kept_pages :]

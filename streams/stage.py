@@ -201,6 +201,7 @@ class ExactStage:
         self._saving = asyncio.Lock()
         self._rested_at = 0.0
         self._loading: dict[int, asyncio.Task[None]] = {}
+        self._aside: dict[int, Slot] = {}
 
     # ── partitions come and go ────────────────────────────────────────────────────────────────────────────────────
 
@@ -228,6 +229,7 @@ class ExactStage:
         """
         for slot in self.slots.values():
             slot.again, slot.retold = True, False
+        self._aside = {partition: slot for partition, slot in self._aside.items() if partition in partitions}
         self.forget([partition for partition in (*self.slots, *self._loading) if partition not in partitions])
         new = [partition for partition in partitions if partition not in self.slots and partition not in self._loading]
         if new:
@@ -261,12 +263,23 @@ class ExactStage:
             if task is not None and task not in self._loading.values():
                 task.cancel()
 
+    def set_aside(self, partitions: Collection[int]) -> None:
+        """Give partitions up while it is decided anew who owns them; nearly always some come back to us at once."""
+        if not self.failed:
+            self._aside |= {partition: self.slots[partition] for partition in partitions if partition in self.slots}
+        self.forget(partitions)
+
     async def _load(self, partitions: list[int]) -> None:
         began = time.monotonic()
         try:
             begins = await self._source.beginnings(partitions)
             async for partition, found in self._store.load(partitions):
                 slot = await self._restored(partition, found)
+                ours = self._aside.pop(partition, None)
+                if ours is not None and ours.offset >= slot.offset:
+                    # Both are of the same log: a worker that was frozen may have stored an outdated state over ours.
+                    slot = ours
+                    slot.again, slot.retold = True, False
                 if self._loading.get(partition) is not asyncio.current_task():
                     continue  # revoked meanwhile
                 self.slots[partition] = slot
@@ -364,7 +377,8 @@ class ExactStage:
         """Note how far each partition has come: to this message, or to the end."""
         now = time.time()
         for partition, slot in self.slots.items():
-            slot.reached = max(slot.reached, min(now, written.get(partition, 0.0)))
+            if partition in written:
+                slot.reached = min(now, written[partition])
             if self._source.end(partition) is not None and not self.behind(partition):
                 slot.reached = now
 
@@ -387,6 +401,7 @@ class ExactStage:
         self.stats.resets += 1
         slot.unit = self._make(partition)
         slot.offset = slot.durable = -1
+        slot.seeks = 0
 
     async def _close_gap(self, slot: Slot, partition: int, offset: int) -> bool:
         """Whether to go on at an offset that does not follow; if not, seek back to what is missing."""
@@ -459,7 +474,11 @@ class ExactStage:
             offset, slot.again = slot.offset, False
             state, cpu_s = await asyncio.to_thread(_snapshot, slot.unit)
         self.stats.checkpoint_cpu_s += cpu_s
-        slot.size_bytes = await self._store.save(partition, Checkpoint(offset, state))
+        try:
+            slot.size_bytes = await self._store.save(partition, Checkpoint(offset, state))
+        except BaseException:
+            slot.again = True
+            raise
         slot.durable = offset
         slot.saved_at = time.time()
         self.stats.checkpoints += 1

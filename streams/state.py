@@ -9,7 +9,7 @@ import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from streams.checkpoints import checkpoint_key, from_records
+from streams.checkpoints import from_records, require_key
 from streams.connection import explain
 from streams.errors import BrokerUnavailable, CheckpointRefused, UsageError
 from streams.findings import Finding
@@ -85,7 +85,7 @@ def reset_state(settings: Settings, stages: Collection[str] = (), partitions: Co
     try:
         return asyncio.run(_reset(settings, wanted))
     except (KafkaError, OSError) as error:
-        raise BrokerUnavailable(f"kafka.bootstrap_servers {settings.kafka.bootstrap_servers}: {error}") from error
+        raise BrokerUnavailable(explain(settings.kafka, error)) from error
 
 
 async def _reset(settings: Settings, wanted: list[tuple[str, list[int]]]) -> list[str]:
@@ -108,8 +108,8 @@ async def _reset(settings: Settings, wanted: list[tuple[str, list[int]]]) -> lis
 async def _members(settings: Settings) -> int:
     """Workers that are in the group of the stages now."""
     admin = AIOKafkaAdminClient(**aiokafka_options(settings.kafka))
-    await admin.start()
     try:
+        await admin.start()
         described = await admin.describe_consumer_groups([settings.app_id])
     finally:
         await admin.close()
@@ -117,7 +117,7 @@ async def _members(settings: Settings) -> int:
 
 
 async def _restore(settings: Settings, topic: str, stages: Sequence[Sessionizer | Watcher]) -> None:
-    key = checkpoint_key(settings)
+    key = require_key(settings)
     records = await read_compacted(topic, range(len(stages)), aiokafka_options(settings.kafka))
     for partition, stage in enumerate(stages):
         found = from_records(records.pop(partition), place(topic, partition), key)

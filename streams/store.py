@@ -68,7 +68,10 @@ class CheckpointStore:
         """Write a checkpoint; returns its size in bytes once it is durable."""
         name = secrets.token_hex(6)
         *chunks, head = to_records(checkpoint, name, self._chunk_bytes, self._where(partition), self._key)
+        began = time.time()
         await self._write(partition, chunks)
+        if time.time() - began > STRAYS_AFTER_S / 2:  # frozen meanwhile: another owner may have taken them for strays
+            await self._write(partition, chunks)
         await self._write(partition, [head])
         # The new head is durable: nothing refers to the old chunks any more.
         old = self._chunks.get(partition, []) + self._old_strays(partition)

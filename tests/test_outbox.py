@@ -234,3 +234,15 @@ def test_a_library_that_repeats_itself_is_heard_once_in_a_while() -> None:
     assert [said("away", 100.0 + second) for second in range(12)] == [True, *[False] * 9, True, False]
     assert said("something else", 101.0)
     assert said("away", 102.0, logging.INFO)
+
+
+def test_whoever_gives_up_is_not_kept_waiting_for_messages_that_were_handed_over() -> None:
+    async def steps(outbox: Outbox, log: list[str], made: list[FakeProducer]) -> None:
+        made[0].away.clear()  # the first is never acknowledged, the second is not even taken
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await outbox.send(records("a", "b"))
+        assert log == []
+        assert outbox.waiting_s == 0.0
+
+    run(steps, taking=lambda text: errors.KafkaTimeoutError() if text == "b" else None)

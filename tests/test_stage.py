@@ -627,6 +627,49 @@ def test_what_a_frozen_worker_stored_over_our_state_does_not_stay(world: World) 
     go(steps())
 
 
+@pytest.mark.parametrize("stored", [Checkpoint(0, b"0=m0"), CheckpointRefused("cannot be read")])
+def test_what_we_have_in_memory_wins_over_an_older_state_in_the_store(world: World, stored: Any) -> None:
+    async def steps() -> None:
+        await world.apply([0, 1, 2])
+        await world.stage.tick()
+        ours = world.saved[0]
+        world.stage.set_aside([0, 1])  # a rebalance: all are given up, and most come back
+        world.damaged.update({0: stored} if isinstance(stored, CheckpointRefused) else {})
+        world.saved[0] = ours if isinstance(stored, CheckpointRefused) else stored
+        world.stage.assign([0])
+        await world.stage.loaded()
+        assert world.taken() == [0, 1, 2]
+        assert world.seeks[-1] == (0, 3)
+        await world.stage.tick()
+        assert world.saved[0] == ours and not world.damaged
+
+    go(steps())
+
+
+def test_a_newer_state_in_the_store_wins_over_what_we_have_in_memory(world: World) -> None:
+    async def steps() -> None:
+        await world.apply([0])
+        world.stage.set_aside([0, 1])
+        world.saved[0] = Checkpoint(2, b"0=m0,1=m1,2=m2")
+        world.stage.assign([0, 1])
+        await world.stage.loaded()
+        assert world.taken() == [0, 1, 2]
+
+    go(steps())
+
+
+def test_what_went_to_others_is_not_kept(world: World) -> None:
+    async def steps() -> None:
+        await world.apply([0, 1, 2])
+        world.stage.set_aside([0, 1])
+        world.stage.assign([1])
+        world.stage.assign([0, 1])
+        await world.stage.loaded()
+        assert world.taken() == [], "nothing was stored, and others may have read on meanwhile"
+
+    go(steps())
+
+
 def test_what_a_frozen_worker_sent_over_ours_does_not_stay(world: World) -> None:
     async def steps() -> None:
         await world.apply([0, 1, 2])

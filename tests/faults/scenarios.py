@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -108,6 +109,12 @@ class Run:
         self.line.until(reached, f"{share:.0%} consumed")
         return seen
 
+    def settle(self) -> None:
+        """Wait until all that was produced is handled."""
+        end = float(json.loads(self.stand.closing)["time"])
+        bucket_s = self.line.settings.time.bucket_s
+        self.line.settle(end // bucket_s * bucket_s)
+
     def go_on(self) -> None:
         """Produce the rest."""
         self.feed.hold = 1.0
@@ -120,7 +127,7 @@ class Run:
         """
         self.go_on()
         self.line.until(lambda: self.feed.done, "all produced", every_s=0.2)
-        self.line.settle()
+        self.settle()
         leave_s = self.line.leave()
         results = of_line(self.line)
         wanted = self.stand.reference or results
@@ -322,7 +329,7 @@ def worker_frozen(stand: Stand) -> Shown:
             _owned(line, 1)
             if last:
                 line.until(lambda: run.feed.done, "all produced", every_s=0.2)
-                line.settle()
+                run.settle()
             zombie.thaw()
             run.said.append(
                 f"frozen at {at:,}{' within a checkpoint' * torn} for {time.monotonic() - began:.1f} s"

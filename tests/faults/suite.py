@@ -141,9 +141,10 @@ class Suite:
             said += (
                 f"; consumed {results.consumed:,} = applied {sums['applied']:,} + duplicate {sums['duplicate']:,}"
                 f" + late {sums['late']:,} + dead-lettered {sums['dead_letter']:,}; repeats {results.repeats:,}"
-                f" ({results.resent} counts), {len(results.findings)} findings, digest {results.digest[:12]},"
-                f" left in {shown.leave_s:.1f} s" + f", {shown.restarted} restarted" * bool(shown.restarted)
+                f" ({results.resent} counts, {results.outdated} outdated checkpoints),"
+                f" {len(results.findings)} findings, digest {results.digest[:12]}, left in {shown.leave_s:.1f} s"
             )
+            said += f", {shown.restarted} restarted" * bool(shown.restarted)
             said += "".join(f"\n    {line}" for line in shown.said)
         self._print(said, outcome.wrong)
 
