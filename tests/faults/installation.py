@@ -158,14 +158,12 @@ class Installation:
         raw: prefix of its raw topics; several installations may read the same.
         folder: takes the logs.
         deadline: by which all must be done.
-        restarts: how many processes may be started again because they ended by themselves: a broker that was away for
-            long may end a worker, whose supervisor (Kubernetes, systemd, Compose) starts it again.
         module: what is run instead of `streams.cli`.
         replicas: of its topics.
     """
 
     def __init__(
-        self, bootstrap: str, name: str, raw: str, folder: Path, deadline: Deadline, *, restarts: int = 0,
+        self, bootstrap: str, name: str, raw: str, folder: Path, deadline: Deadline, *,
         module: str = "streams.cli", replicas: int = 1,
     ) -> None:  # fmt: skip
         self.name = name
@@ -173,9 +171,7 @@ class Installation:
         self.folder = folder
         self.deadline = deadline
         self.processes: list[Process] = []
-        self.restarted = 0
         self._consumed: dict[str, float] = {}
-        self._restarts = restarts
         self._module = module
         self._environment = KNOBS | {
             "APP_ID": name,
@@ -216,15 +212,10 @@ class Installation:
         return self.start("worker", **knobs)
 
     def look_after(self) -> None:
-        """See that all run that should; as a supervisor, start again those that ended, as often as is allowed."""
+        """See that all run that should."""
         for process in self.processes:
-            if process.running or not process.expected:
-                continue
-            code, tail = process.exit_code, process.log_tail(60)
-            assert self.restarted < self._restarts, f"{process.name} ended with code {code}:\n{tail}"
-            self.restarted += 1
-            process.kill()
-            process.begin()
+            code = process.exit_code
+            assert process.running or not process.expected, f"{process.name} ended with {code}:\n{process.log_tail(60)}"
 
     def leave(self) -> float:
         """SIGTERM to all at once, in order; the longest seconds."""

@@ -6,7 +6,6 @@ from theirs. The same is made of a backtest, which shares none of the live machi
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -30,7 +29,7 @@ from streams.store import place
 from streams.units import Plan, state_digest
 from streams.watch import State as WatchState
 from streams.watch import Watcher
-from tests.faults.installation import OUR_TOPICS, Installation, Offsets
+from tests.faults.installation import Installation
 from tests.faults.recording import PARTITIONS, TOPICS, Fate, Letter, Recording, Source
 
 SESSIONS_PARTS: Final = ("sessions", "leads", "later", "models", "pending", "labels", "totals")
@@ -388,6 +387,3 @@ def _how(found: Any, wanted: Any) -> str:
         fields = [key for key in {**a, **b} if a.get(key) != b.get(key)]
         return ", ".join(f"{key} {a.get(key)!r} (wanted {b.get(key)!r})" for key in fields[:4])
     return f"{a!r}, wanted {b!r}"
-
-
-__all__ = ["OUR_TOPICS", "Offsets", "Results", "differences", "durable", "json", "of_backtest", "of_line", "raised"]

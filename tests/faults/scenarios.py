@@ -66,14 +66,12 @@ class Shown(msgspec.Struct):
         results: what it found.
         differences: what is not as it should be.
         leave_s: how long the slowest process took to leave.
-        restarted: processes started again because they ended by themselves.
         said: what was done to it, and where.
     """
 
     results: Results
     differences: list[str]
     leave_s: float
-    restarted: int
     said: list[str]
 
 
@@ -135,19 +133,19 @@ class Run:
         # The digest of the whole holds the accounting, which other sources make another one.
         if not found and not without and results.sums == wanted.sums and results.digest != wanted.digest:
             found.append(f"digest {results.digest}, wanted {wanted.digest}")
-        return Shown(results, found, leave_s, self.line.restarted, self.said)
+        return Shown(results, found, leave_s, self.said)
 
 
 @contextmanager
 def running(
-    stand: Stand, recording: Recording | None = None, *, bootstrap: str = "", restarts: int = 0,
+    stand: Stand, recording: Recording | None = None, *, bootstrap: str = "",
     module: str = "streams.cli", replicas: int = 1,
 ) -> Iterator[Run]:  # fmt: skip
     """A line without processes yet, and the feed of its raw topics."""
     whole = closed(recording or stand.undisturbed, stand.closing)
     where = bootstrap or stand.bootstrap
     with (
-        installation(where, stand.name, f"{stand.name}.raw", stand.folder, stand.deadline, restarts=restarts,
+        installation(where, stand.name, f"{stand.name}.raw", stand.folder, stand.deadline,
                      module=module, replicas=replicas) as line,
         Feed(line, whole) as feed,
     ):  # fmt: skip

@@ -144,7 +144,6 @@ class Suite:
                 f" ({results.resent} counts, {results.outdated} outdated checkpoints),"
                 f" {len(results.findings)} findings, digest {results.digest[:12]}, left in {shown.leave_s:.1f} s"
             )
-            said += f", {shown.restarted} restarted" * bool(shown.restarted)
             said += "".join(f"\n    {line}" for line in shown.said)
         self._print(said, outcome.wrong)
 
