@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -86,10 +86,10 @@ class Ingest(Service):  # type: ignore[misc]
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _read(self) -> None:
-        ingest, consumer, door = self._settings.ingest, self._consumer, self.door
+        consumer, door = self._consumer, self.door
         assert consumer is not None and door is not None  # made in on_start
         while not self.should_stop:
-            fetched = await consumer.getmany(timeout_ms=int(ingest.poll_s * 1000), max_records=ingest.batch_events)
+            fetched = await self._fetch(consumer, door)
             epoch, now = self._epoch, time.time()
             await self._open_new(door)
             await self._wake(consumer, door, set(fetched))
@@ -110,6 +110,27 @@ class Ingest(Service):  # type: ignore[misc]
             if now - self._committed_at >= COMMIT_EVERY_S:
                 await self._commit()
             await asyncio.sleep(0)  # other tasks run even when there is always more to read
+
+    async def _fetch(self, consumer: AIOKafkaConsumer, door: Door) -> dict[TopicPartition, list[Any]]:
+        """A batch; of a backlog, from those partitions first that are furthest behind in event time.
+
+        The client would hand out all it has of one partition before it turns to the next. But buckets close only when
+        all sources have passed them: what is read of one source ahead of the others waits in memory, and the stages
+        behind it stand still and then have everything at once. Flink calls this watermark alignment; here nobody waits
+        for a source that has nothing at hand.
+        """
+        room = self._settings.ingest.batch_events
+        fetched: dict[TopicPartition, list[Any]] = {}
+        for where in sorted(self._quiet_since, key=lambda where: door.clock_of(_source(where)).time):
+            found = await consumer.getmany(where, timeout_ms=0, max_records=room)
+            fetched |= found
+            room -= sum(map(len, found.values()))
+            if not room or not self._quiet_since:
+                return fetched
+        if fetched:
+            return fetched
+        poll_ms = int(self._settings.ingest.poll_s * 1000)
+        return cast(dict[TopicPartition, list[Any]], await consumer.getmany(timeout_ms=poll_ms, max_records=room))
 
     def _take(self, door: Door, where: TopicPartition, messages: list[Any], now: float) -> tuple[int, str]:
         """Hand messages to the door; returns the offset to commit, with the clock that the source has there."""

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from confluent_kafka import Producer as FastProducer
 from kafka.admin import KafkaAdminClient, NewPartitions, NewTopic
 
 from streams import ingest_service
-from streams.frames import Item, Mark, decode_frame
+from streams.frames import NEVER, Item, Mark, decode_frame
 from streams.ingest_service import Ingest
 from streams.kafka import aiokafka_options, confluent_options
 from streams.outbox import Outbox
@@ -183,6 +183,33 @@ def test_a_backlog_on_all_partitions_after_idleness_is_not_late(line: LiveLine) 
     asyncio.run(run())
     totals = asyncio.run(sessionized(settings))
     assert (totals.applied, totals.late) == (partitions * (each + 1), 0)
+
+
+def test_a_backlog_is_read_evenly_in_event_time(line: LiveLine) -> None:
+    """A client left alone hands out one partition after the other: all that it reads ahead waits in memory."""
+    each, batch = 5000, 500
+    partitions = line.settings.topics.raw_partitions
+    knobs = line.settings.ingest.model_copy(update={"batch_events": batch})
+    settings = line.settings.model_copy(update={"ingest": knobs})
+    for partition in range(partitions):
+        put(settings, line.raw, good(each, f"{partition}."), partition)
+
+    async def run() -> list[dict[str, float]]:
+        clocks: list[dict[str, float]] = []
+        async with running(settings) as ingest:
+            while accepted(ingest) < partitions * each:
+                assert ingest.door is not None
+                names = [f"{line.raw}/{partition}" for partition in range(partitions)]
+                with suppress(KeyError):  # not assigned yet
+                    clocks.append({name: ingest.door.clock_of(name).time for name in names})
+                await asyncio.sleep(0)
+        return clocks
+
+    read = [list(clocks.values()) for clocks in asyncio.run(run())]
+    spread_s = [max(times) - min(times) for times in read if NEVER not in times]
+    assert len(spread_s) > 10
+    # A batch holds 5 s of one partition; the other way it would be nearly all of its 50 s.
+    assert max(spread_s) <= 2 * batch / 100 + 0.01
 
 
 async def sessionized(settings: Settings) -> Totals:
