@@ -119,13 +119,15 @@ class Ingest(Service):  # type: ignore[misc]
         behind it stand still and then have everything at once. Flink calls this watermark alignment; here nobody waits
         for a source that has nothing at hand.
         """
-        room = self._settings.ingest.batch_events
+        room, epoch = self._settings.ingest.batch_events, self._epoch
         fetched: dict[TopicPartition, list[Any]] = {}
         for where in sorted(self._quiet_since, key=lambda where: door.clock_of(_source(where)).time):
-            found = await consumer.getmany(where, timeout_ms=0, max_records=room)
+            found: dict[TopicPartition, list[Any]] = await consumer.getmany(where, timeout_ms=0, max_records=room)
+            if epoch != self._epoch:
+                return found  # rebalanced meanwhile: what was fetched before comes again, this does not
             fetched |= found
             room -= sum(map(len, found.values()))
-            if not room or not self._quiet_since:
+            if not room:
                 return fetched
         if fetched:
             return fetched

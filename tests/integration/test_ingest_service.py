@@ -19,9 +19,11 @@ from kafka.admin import KafkaAdminClient, NewPartitions, NewTopic
 
 from streams import ingest_service
 from streams.frames import NEVER, Item, Mark, decode_frame
+from streams.ingest import Door
 from streams.ingest_service import Ingest
 from streams.kafka import aiokafka_options, confluent_options
 from streams.outbox import Outbox
+from streams.privacy import Privacy
 from streams.sessionize import Totals
 from streams.settings import Settings
 from streams.stage import Record
@@ -210,6 +212,26 @@ def test_a_backlog_is_read_evenly_in_event_time(line: LiveLine) -> None:
     assert len(spread_s) > 10
     # A batch holds 5 s of one partition; the other way it would be nearly all of its 50 s.
     assert max(spread_s) <= 2 * batch / 100 + 0.01
+
+
+def test_what_was_fetched_before_a_rebalance_is_left_to_come_again(line: LiveLine) -> None:
+    """Its partition may be somebody else's now; what is fetched after it must not be dropped with it."""
+    before, after = TopicPartition(line.raw, 0), TopicPartition(line.raw, 1)
+
+    class Rebalancing:
+        """A client in which the partitions are dealt out anew between two fetches."""
+
+        async def getmany(self, where: TopicPartition, **_: int) -> dict[TopicPartition, list[str]]:
+            if where == after:
+                await ingest.revoked([before, after])
+            return {where: [f"of {where.partition}"]}
+
+    ingest = Ingest(line.settings, Outbox(line.settings))
+    door = Door(line.settings, Privacy.from_settings(line.settings), {line.raw: 2})
+    for where in (before, after):
+        door.open_source(f"{where.topic}/{where.partition}")
+        ingest._quiet_since[where] = 0.0
+    assert asyncio.run(ingest._fetch(Rebalancing(), door)) == {after: ["of 1"]}
 
 
 async def sessionized(settings: Settings) -> Totals:
