@@ -38,6 +38,7 @@ class Ingest(Service):  # type: ignore[misc]
     Args:
         settings: all knobs.
         outbox: sends what it is given, durably.
+        turn: held while it computes; see `streams.app.Line`. None where nothing else does.
 
     Attributes:
         door: the pure part; None until the raw topics are known.
@@ -46,8 +47,9 @@ class Ingest(Service):  # type: ignore[misc]
         cpu_s: CPU seconds of the door: decoding, cleaning, packing, encoding.
     """
 
-    def __init__(self, settings: Settings, outbox: Outbox, **kwargs: Any) -> None:
+    def __init__(self, settings: Settings, outbox: Outbox, turn: asyncio.Lock | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._turn = turn or asyncio.Lock()
         self._settings = settings
         self._outbox = outbox
         self._group = f"{settings.app_id}-ingest"
@@ -93,11 +95,12 @@ class Ingest(Service):  # type: ignore[misc]
             epoch, now = self._epoch, time.time()
             await self._open_new(door)
             await self._wake(consumer, door, set(fetched))
-            if epoch != self._epoch:
-                continue  # rebalanced since: positions went back to what is committed, it all comes again
-            began = time.thread_time()
-            done = {where: self._take(door, where, messages, now) for where, messages in fetched.items()}
-            self.cpu_s += time.thread_time() - began
+            async with self._turn:
+                if epoch != self._epoch:
+                    continue  # rebalanced since: positions went back to what is committed, it all comes again
+                began = time.thread_time()
+                done = {where: self._take(door, where, messages, now) for where, messages in fetched.items()}
+                self.cpu_s += time.thread_time() - began
             await self._note_idle(consumer, door, now)
             began = time.thread_time()
             flush = door.flush(now)

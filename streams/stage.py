@@ -170,6 +170,7 @@ class ExactStage:
         source: the source topic: where its log begins and ends, and how to read it again.
         pace: when checkpoints are written.
         told: who is told how long things took.
+        turn: held while it computes; see `streams.app.Line`.
 
     Attributes:
         slots: partition → unit and progress; what this worker owns and has loaded.
@@ -186,6 +187,7 @@ class ExactStage:
         source: Source,
         pace: Pace,
         told: Told,
+        turn: asyncio.Lock,
     ) -> None:
         self.name = name
         self.slots: dict[int, Slot] = {}
@@ -197,6 +199,7 @@ class ExactStage:
         self._source = source
         self._pace = pace
         self._told = told
+        self._turn = turn
         self._applying = asyncio.Lock()
         self._saving = asyncio.Lock()
         self._rested_at = 0.0
@@ -350,7 +353,8 @@ class ExactStage:
         if not work:
             return
         # In a thread: heartbeats, ingest and metrics go on while a long batch is applied.
-        records, cpu_s = await asyncio.to_thread(_apply, work)
+        async with self._turn:
+            records, cpu_s = await asyncio.to_thread(_apply, work)
         await self._send(records)
         self.stats.messages += len(work)
         self.stats.cpu_s += cpu_s
@@ -472,7 +476,8 @@ class ExactStage:
             if slot is None or self.failed:  # released while we waited for the broker: its next owner replays
                 return 0.0
             offset, slot.again = slot.offset, False
-            state, cpu_s = await asyncio.to_thread(_snapshot, slot.unit)
+            async with self._turn:
+                state, cpu_s = await asyncio.to_thread(_snapshot, slot.unit)
         self.stats.checkpoint_cpu_s += cpu_s
         try:
             slot.size_bytes = await self._store.save(partition, Checkpoint(offset, state))

@@ -100,7 +100,7 @@ class World:
         """A new process."""
         store: Any = self
         told = Told(self.latency.append, self.delay.append)
-        return ExactStage("test", lambda _p: Adder(), store, self.send, self, self.pace, told)
+        return ExactStage("test", lambda _p: Adder(), store, self.send, self, self.pace, told, asyncio.Lock())
 
     # ── what the stage sees ──
 
