@@ -158,15 +158,15 @@ class Detector(ABC, Generic[ObservationT, ParamsT]):
     def trace(self) -> Mapping[str, float]:
         """What it saw in its last observation, and what it made of that: a picture explains findings with it.
 
-        Pure: it changes nothing, and nobody asks while a live line runs. A detector without it (the default) is
-        explained by its verdicts.
+        Pure: it changes nothing. The metrics of a live line ask from another thread (`streams.metrics_baseline`), so
+        it must read few and simple things. A detector without it (the default) is explained by its verdicts.
 
         Returns:
             Any of `n` (trials) and `k` (hits, or the sum of values) of the last observation alone; `expected`, `low`
-            and `high` (baseline for `k / n`, with its 95 % interval); `statistic`, `warn` and `threshold` (nats);
-            `back` and `back_at` (evidence that the old level has returned, and where that ends an alert, nats).
-            What is not known yet is left out. A detector of several views gives each one's under `<view>.<name>`, and
-            the plain names for the view that its verdict is about.
+            and `high` (baseline for `k / n`, with its 95 % interval); `recent` (`k / n` of late, smoothed);
+            `statistic`, `warn` and `threshold` (nats); `back` and `back_at` (evidence that the old level has returned,
+            and where that ends an alert, nats). What is not known yet is left out. A detector of several views gives
+            each one's under `<view>.<name>`, and the plain names for the view that its verdict is about.
         """
         return {}
 

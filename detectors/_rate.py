@@ -111,8 +111,9 @@ class RateDetector(Detector[RateObservation, RateParams]):
         expected, low, high = test.before()
         # After an alarm has ended the total is that of the alarm until the next observation.
         statistic = max(0.0, test.evidence.statistic)
-        numbers = {"expected": expected, "low": low, "high": min(high, 1.0), "statistic": statistic,
-                   "warn": test.threshold + log(WARN_SHARE), "threshold": test.threshold}  # fmt: skip
+        numbers = {"recent": self.state.recent, "expected": expected, "low": low, "high": min(high, 1.0),
+                   "statistic": statistic, "warn": test.threshold + log(WARN_SHARE),
+                   "threshold": test.threshold}  # fmt: skip
         if test.drift_detected:
             numbers |= {"back": self.state.evidence.back, "back_at": self.params.recover_at}
         return seen | numbers

@@ -7,13 +7,14 @@ source's clock survives a restart in the metadata of the committed offset.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from streams.errors import ConfigError
-from streams.events import CLOCK, FORGET_TYPES, WEB_TYPES, Outcome, Rejection
+from streams.events import CLOCK, CONTROL_TYPES, FORGET_TYPES, OTHER, WEB_TYPES, Outcome, Rejection, Value
 from streams.formats import FORMATS, FormatOptions, decode
 from streams.frames import NEVER, DeadLetter, Frame, Item, Mark, Place, Section, partition_of
 from streams.privacy import Privacy
@@ -21,6 +22,10 @@ from streams.settings import Settings
 
 HEADER_EVERY_S: Final = 0.25
 """A partition that gets no events is told the sources' clocks this often."""
+MOST_CONTROL: Final = 50
+"""So many different deploys and definition changes keep their name in metrics."""
+UNNAMED: Final = "unnamed"
+_UNTIDY: Final = re.compile(r"[^\w .:/+-]+", re.ASCII)
 
 
 class Raw(msgspec.Struct, gc=False):
@@ -78,6 +83,8 @@ class Door:
 
     Attributes:
         outcomes: (topic, outcome, reason or event type class) → items; for metrics.
+        control: (`deployed` or `definition_changed`, what) → how often, and the latest event time; for metrics, `other`
+            from `MOST_CONTROL` on.
     """
 
     def __init__(self, settings: Settings, privacy: Privacy, sources: Mapping[str, int]) -> None:
@@ -97,6 +104,7 @@ class Door:
         self._sent_at = [NEVER] * self._targets
         self._flush = Flush([], [])
         self.outcomes: dict[tuple[str, str, str], int] = {}
+        self.control: dict[tuple[str, str], tuple[int, float]] = {}
 
     def open_source(self, source: str, time: float = NEVER) -> None:
         """Begin or resume a source at what its committed offset says it had reached."""
@@ -183,8 +191,20 @@ class Door:
         item = Item(place, time if time > floor else floor, clean)
         self._section(target, source).items.append(item)
         self._grow(target)
-        if kind in FORGET_TYPES and clean.also_person is not None:
-            self._echo(target, source, item, clean.also_person)
+        if kind in CONTROL_TYPES:
+            self._note_control(target, source, item)
+
+    def _note_control(self, target: int, source: str, item: Item) -> None:
+        event = item.event
+        if event.type in FORGET_TYPES:
+            if event.also_person is not None:
+                self._echo(target, source, item, event.also_person)
+            return
+        what = tidy(event.properties.get("what"))
+        if (event.type, what) not in self.control and len(self.control) >= MOST_CONTROL:
+            what = OTHER
+        count, latest = self.control.get((event.type, what), (0, NEVER))
+        self.control[event.type, what] = count + 1, max(latest, event.time)
 
     def _echo(self, target: int, source: str, item: Item, person: str) -> None:
         """A person is to be forgotten by a second id, too: tell the partition that holds it."""
@@ -235,6 +255,15 @@ class Door:
     def _count(self, topic: str, outcome: str, detail: str) -> None:
         key = (topic, outcome, detail)
         self.outcomes[key] = self.outcomes.get(key, 0) + 1
+
+
+def tidy(what: Value | None) -> str:
+    """What was deployed or redefined, fit to be a label: short, and of harmless characters.
+
+    >>> tidy("checkout 2.4 <b>"), tidy(None)
+    ('checkout 2.4 b', 'unnamed')
+    """
+    return _UNTIDY.sub("", str(what))[:40].strip() or UNNAMED if isinstance(what, str) else UNNAMED
 
 
 def _known_format(name: str | None, topic: str) -> str | None:

@@ -26,6 +26,9 @@ from streams.combine import LEADS
 from streams.errors import ConfigError
 from streams.events import REASONS
 from streams.frames import NEVER, Segment
+from streams.metrics_baseline import families as baselines
+from streams.metrics_counts import families as scores_and_survival
+from streams.metrics_findings import families as open_findings
 from streams.sessionize import Sessionizer
 from streams.settings import MetricSettings
 from streams.signals import SIGNALS
@@ -159,6 +162,8 @@ class LineCollector(Collector):
         yield from _trust(watchers)
         yield from _detectors(owned, names)
         yield from _findings(owned, names)
+        yield from open_findings(watchers, classes, segment_label)
+        yield _annotations(line.annotator.outcomes)
         yield from _pages(watchers, {name: cls.alert.severity for name, cls in classes.items()})
         yield GaugeMetricFamily(
             "trustwatch_false_pages_budget_per_week",
@@ -167,6 +172,8 @@ class LineCollector(Collector):
         )
         yield from _models(sessionizers)
         yield from _behaviour(watchers)
+        yield from baselines(watchers, line.ingest, _Breath().over, segment_label)
+        yield from scores_and_survival(watchers, line.settings, _Breath().over, segment_label)
 
 
 def _ingest(ingest: Any) -> Iterator[Metric]:
@@ -470,6 +477,18 @@ def _findings(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
         for name in names:
             total.add_metric([str(partition), name], watcher.begun.get(name, 0))
     yield from (gauge, total)
+
+
+def _annotations(outcomes: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "trustwatch_annotations",
+        "Findings for Grafana's dashboards: posted, updated, known before, refused for good, retried while Grafana was"
+        " away, dropped for want of room.",
+        labels=["outcome"],
+    )
+    for outcome, count in outcomes.items():
+        family.add_metric([outcome], count)
+    return family
 
 
 def _pages(watchers: list[Watcher], severities: dict[str, str]) -> Iterator[Metric]:

@@ -143,6 +143,10 @@ class Watcher:
         """Watched streams."""
         return len(self._instances)
 
+    def detectors(self) -> list[tuple[Where, Detector[Any, Any]]]:
+        """Who watches what, now; for metrics, from another thread, too."""
+        return list(self._instances.items())
+
     @property
     def findings(self) -> list[Finding]:
         """Open and recent findings, oldest first."""

@@ -31,7 +31,7 @@ FORBIDDEN = {
     "logging", "pickle", "socket", "subprocess", "requests", "urllib", "asyncio", "threading",
 }  # fmt: skip
 CLOCK_CALLS = {"now", "utcnow", "today", "time", "monotonic", "perf_counter"}
-TRACE = {"k", "n", "expected", "low", "high", "statistic", "warn", "threshold", "back", "back_at"}
+TRACE = {"k", "n", "recent", "expected", "low", "high", "statistic", "warn", "threshold", "back", "back_at"}
 DAY_S = 86_400.0
 ONSET_TOLERANCE_S = DAY_S
 RATE_BYTES, OTHER_BYTES, SLACK = 4096, 16_384, 600

@@ -1,0 +1,127 @@
+"""Dashboards as code: Python → the JSON files that Grafana is provisioned with.
+
+`python -m dashboards.build` writes `dashboards/json/<uid>.json`; `--check` only compares, and fails where a file is
+stale. The files are committed, so that a change of a dashboard is seen in review.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from dashboards import names
+from dashboards._boards_data import data
+from dashboards._boards_finding import finding
+from dashboards._boards_hesitation import hesitation
+from dashboards._boards_leads import leads
+from dashboards._boards_overview import overview
+from dashboards._boards_pipeline import pipeline
+from dashboards._panels import Json, filled
+from detectors._base import Detector
+from detectors._registry import discover
+
+FOLDER: Final = Path(__file__).parent / "json"
+FIX: Final = "FAIL dashboards stale: {}. Fix: make gen"
+DEFAULTS: Final[Mapping[str, str]] = {
+    "job": ".+", "instance": ".+", "detector": ".+", "stage": ".+", "segment": "all", "topic": ".+", "finding": ".+",
+    "view": "soon", "__rate_interval": "1m", "__interval": "15s", "__range": "1h",
+}  # fmt: skip
+"""What `expressions` puts in for variables; those of Finding, which are one value each, are better given."""
+_NOT_YET: Final = "baselines are still being learnt: a day of events, and 500 trials, come first"
+_OPEN: Final = "rows are open findings: empty while customers are as they were"
+EMPTY_IN_GOOD_TIMES: Final[Mapping[tuple[str, str], str]] = {
+    (names.OVERVIEW, "Open findings by severity"): _OPEN,
+    (names.OVERVIEW, "Open findings, one by one"): _OPEN,
+    (names.OVERVIEW, "What got worse this week"): _OPEN,
+    (names.OVERVIEW, "Advance, weakest stage"): _NOT_YET,
+    (names.OVERVIEW, "Hesitation, worst stage"): _NOT_YET,
+    (names.HESITATION, "Called hesitant"): "the models say nothing before they can tell",
+    (names.HESITATION, "Unlike any before"): "novelty is weighed after 1,000 steps of a stage",
+    (names.HESITATION, "Journey funnel"): _NOT_YET,
+    (names.HESITATION, "Advance rate against baseline"): _NOT_YET,
+    (names.HESITATION, "Hesitation against baseline"): _NOT_YET,
+    (names.HESITATION, "Segments against their baselines"): _NOT_YET,
+    (names.LEADS, "Touched"): "no horizon (2 days) has passed in the time range",
+    (names.LEADS, "Accepted"): "no horizon (7 days) has passed in the time range",
+    (names.LEADS, "Won"): "no horizon (60 days) has passed in the time range",
+    (names.LEADS, "Acceptance at a given score"): "no horizon (7 days) has passed in the time range",
+    (names.LEADS, "Acceptance at a given score over time"): "no horizon (7 days) has passed lately",
+    (names.LEADS, "Touched in time by source"): "no horizon (2 days) has passed lately",
+    (names.LEADS, "Accepted by source"): "no horizon (7 days) has passed lately",
+    (names.LEADS, "Sources"): "no horizon has passed in the time range",
+    (names.DATA, "Dead letters by reason"): "reasons that did not come are left out",
+    (names.DATA, "Dead letters in the time range"): "reasons that did not come are left out",
+    (names.DATA, "Deploys and definition changes"): "sources that tell of deploys are optional",
+    (names.PIPELINE, "Errors"): "detectors without errors are left out",
+}
+"""(dashboard uid, panel title) → why an expression of it may be empty though all is well; all of Finding besides."""
+EMPTY_WITHOUT_FINDING: Final = "one finding is chosen by variables: nothing is shown while none is open"
+
+
+def boards(detectors: Mapping[str, type[Detector[Any, Any]]] | None = None) -> dict[str, Json]:
+    """All dashboards: uid → JSON model.
+
+    Args:
+        detectors: those that have a panel; none: all there are.
+    """
+    made = (overview(discover() if detectors is None else detectors), hesitation(), leads(), finding(), data(),
+            pipeline())  # fmt: skip
+    return {board["uid"]: board for board in made}
+
+
+def written(board: Json) -> str:
+    """The text of a dashboard's file: sorted, so that equal dashboards give equal files."""
+    return json.dumps(board, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def stale(folder: Path = FOLDER) -> list[str]:
+    """Names of the files that differ from what is built, miss, or belong to no dashboard."""
+    wanted = {f"{uid}.json": written(board) for uid, board in boards().items()}
+    there = {path.name: path.read_text() for path in folder.glob("*.json")}
+    return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+
+
+def expressions(values: Mapping[str, str] | None = None) -> Iterator[tuple[str, str, str]]:
+    """Every query of every panel: (dashboard uid, panel title, expression with its variables put in).
+
+    Args:
+        values: variable → value, over `DEFAULTS`.
+    """
+    chosen = {**DEFAULTS, **(values or {})}
+    for uid, board in boards().items():
+        for panel in board["panels"]:
+            for target in panel.get("targets", ()):
+                yield uid, panel["title"], filled(target["expr"], chosen)
+
+
+def why_empty(uid: str, title: str) -> str | None:
+    """Why an expression of this panel may give nothing though all is well; None if it must give something."""
+    if uid == names.FINDING:
+        return EMPTY_WITHOUT_FINDING
+    return EMPTY_IN_GOOD_TIMES.get((uid, title))
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="only compare; exit 1 if a file is stale")
+def main(check: bool) -> None:
+    """Write the dashboards that Grafana is provisioned with."""
+    if check:
+        if differing := stale():
+            raise click.ClickException(FIX.format(", ".join(differing)))
+        return
+    FOLDER.mkdir(exist_ok=True)
+    wanted = {FOLDER / f"{uid}.json": written(board) for uid, board in boards().items()}
+    for path in FOLDER.glob("*.json"):
+        if path not in wanted:
+            path.unlink()
+    for path, text in wanted.items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
