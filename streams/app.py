@@ -18,6 +18,7 @@ from typing import Any, Final
 import faust
 from mode import CrashingSupervisor, Service
 
+from streams.annotate import Annotator
 from streams.checkpoints import require_key
 from streams.consumer import ExactApp, FaustSource
 from streams.errors import TrustwatchError
@@ -32,6 +33,7 @@ from streams.stage import ExactStage, Pace, Told, Unit
 from streams.store import CheckpointStore
 from streams.topics import Topics
 from streams.units import Plan, SessionizeUnit, WatchUnit
+from streams.web import WebServer, require_free_web_port
 
 TICK_S: Final = 0.1
 LEAVE_S: Final = 5.0
@@ -54,6 +56,7 @@ class Line:
     Attributes:
         app: the Faust app; `run` starts it.
         ingest: the ingest service, if it runs here.
+        annotator: shows findings in Grafana.
         sessionize: the sessionize stage.
         watch: the detect and judge stages.
         latency: seconds from a message to its durable effects, by stage.
@@ -69,6 +72,7 @@ class Line:
         self._folder = tempfile.TemporaryDirectory(prefix="trustwatch-")  # Faust wants one; gone with the process
         self.app = _faust_app(settings, self._folder.name)
         self.outbox = Outbox(settings)
+        self.annotator = Annotator(settings)
         self.latency, self.delay = stage_latency(), event_delay()
         self.start_s: float | None = None
         self.turn = asyncio.Lock()
@@ -81,7 +85,9 @@ class Line:
         self.ingest = Ingest(settings, self.outbox, self.turn) if ingest else None
         # Started in this order before Faust's own services, stopped in reverse: the producer outlives the agents.
         self.app.add_dependency(self.outbox)
+        self.app.add_dependency(self.annotator)
         self.app.add_dependency(MetricsServer(self))
+        self.app.add_dependency(WebServer(self))
         self.app.add_dependency(Housekeeping())
         if self.ingest is not None:
             self.app.add_dependency(self.ingest)
@@ -120,7 +126,8 @@ class Line:
         store = CheckpointStore(state_topic, options, self.outbox.send, checkpoints.chunk_bytes, self._key)
         pace = Pace(checkpoints.interval_s, checkpoints.max_interval_s)
         told = Told(self.latency.labels(name).observe, self.delay.labels(name).observe)
-        return ExactStage(name, make, store, self.outbox.send, FaustSource(self.app, topic, options), pace, told, self.turn)
+        send = self.annotator.after(self.outbox.send) if unit is WatchUnit else self.outbox.send
+        return ExactStage(name, make, store, send, FaustSource(self.app, topic, options), pace, told, self.turn)
 
     def _agent(self, topic: str, stage: ExactStage) -> None:
         checkpoints = self.settings.checkpoints
@@ -205,6 +212,7 @@ def run(settings: Settings, *, ingest: bool = True, stages: bool = True, logleve
     with Topics(settings) as topics:
         topics.require()
     require_free_port(settings.metrics)
+    require_free_web_port(settings.web)
     calm("aiokafka")
     settle()
     line.app.stopping = line.end_soon

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from streams.errors import ConfigError, TrustwatchError, UsageError
 from streams.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from dashboards.grafana import Change, Grafana
     from streams.backtest import Report
     from streams.events import Event
     from streams.recorded import RecordedFile
@@ -324,6 +326,65 @@ def doctor(as_json: bool) -> int:
     return int(failed)
 
 
+@cli.group()
+def grafana() -> None:
+    """Put our dashboards and alerts into a Grafana, and deploys on its dashboards."""
+
+
+@grafana.command("sync")
+@click.option("--dry-run", is_flag=True, help="show what would change, change nothing")
+@click.option("--check", is_flag=True, help="the same, and end with 1 if anything would change")
+@click.option("--prune", is_flag=True, help="remove what is ours and in no file any more")
+@click.option("--editable", is_flag=True, help="leave alerting open to changes in Grafana's pages, which the next sync"
+              " undoes; default: locked there")  # fmt: skip
+@click.option("--take-policy", is_flag=True, help="replace the notification policy although somebody else made it")
+@click.option("--secrets", is_flag=True, help="write contact points again, whose secrets Grafana does not show")
+@click.option("--prometheus-url", help="of Prometheus, as Grafana reaches it; default: monitoring.prometheus_url")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+def grafana_sync(
+    dry_run: bool, check: bool, prune: bool, editable: bool, take_policy: bool, secrets: bool,
+    prometheus_url: str | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Folder, data source, dashboards, alert rules, contact points, policy, templates; shows each difference."""
+    from dashboards._provisioned import Files
+    from dashboards.sync import Sync, require_ours
+
+    settings = load_settings()
+    files = Files(prometheus_url=prometheus_url or settings.monitoring.prometheus_url)
+    sync = Sync(_grafana(settings), files.objects(), editable=editable, prune=prune, take_policy=take_policy,
+                secrets=secrets)  # fmt: skip
+    changes = sync.plan()
+    if not as_json:
+        _show_changes(changes)
+    if not (dry_run or check):
+        changes = list(sync.run())
+    done = [change for change in changes if change.action in ("created", "changed", "removed")]
+    if as_json:
+        click.echo(msgspec.json.encode({"applied": not (dry_run or check), "changes": len(done), "objects": changes}))
+    else:
+        err.print(f"{len(done)} {'would change' if dry_run or check else 'changed'}, {len(changes)} looked at",
+                  highlight=False)  # fmt: skip
+    require_ours(changes)
+    return int(check and bool(done))
+
+
+@grafana.command("annotate")
+@click.option("--what", required=True, help="what happened, such as: shop 4.2 is live")
+@click.option("--tag", "tags", multiple=True, help="beside `trustwatch` and `deploy`; repeatable")
+@click.option("--time", "when", help="when, ISO 8601; default: now")
+@click.option("--dashboard", help="uid of the one dashboard to show it on; default: all")
+@click.option("--event", is_flag=True, help="it is no deploy: only your tags")
+def grafana_annotate(what: str, tags: tuple[str, ...], when: str | None, dashboard: str | None, event: bool) -> int:
+    """Show a deploy on the dashboards; the same one twice is shown once."""
+    from dashboards.grafana import DEPLOY_TAG, Annotation
+
+    tags = tags if event else (DEPLOY_TAG, *tags)
+    wanted = Annotation(None, _milliseconds(when), None, what, tags, dashboard)
+    done = _grafana(load_settings()).annotate(wanted)
+    err.print("Grafana knew it" if done == "known" else done, highlight=False)
+    return 0
+
+
 def parse_sets(sets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """`--set detector.param=value` as nested settings; values are YAML.
 
@@ -344,6 +405,35 @@ def parse_sets(sets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"--set {text!r}: the value is no YAML: {error}") from error
     return nested
+
+
+def _grafana(settings: Settings) -> Grafana:
+    from dashboards.grafana import Grafana
+
+    where = settings.monitoring
+    if where.grafana_api is None or where.grafana_token is None:
+        given = {"grafana_url": where.grafana_api, "grafana_token": where.grafana_token}
+        missing = [f"monitoring.{name}" for name, value in given.items() if value is None]
+        raise ConfigError(f"grafana needs {' and '.join(missing)}. Fix: set {'them' if len(missing) > 1 else 'it'}")
+    return Grafana(where.grafana_api, where.grafana_token.get_secret_value(), 10.0, tries=4)
+
+
+def _milliseconds(when: str | None) -> int:
+    try:
+        time = datetime.fromisoformat(when) if when else datetime.now(UTC)
+    except ValueError as error:
+        raise UsageError(f"--time {when!r}: write ISO 8601, such as 2026-03-01T12:00:00Z") from error
+    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _show_changes(changes: list[Change]) -> None:
+    styles = {"created": "green", "changed": "yellow", "removed": "red", "left over": "magenta",
+              "kept by others": "bold red"}  # fmt: skip
+    for change in changes:
+        out.print(f"{change.action:>14}", style=styles.get(change.action, "dim"), end="  ")
+        out.print(f"{change.kind} {change.name}", markup=False, highlight=False)
+        if change.diff:
+            out.print(change.diff, markup=False, highlight=False)
 
 
 def _recorded(files: tuple[Path, ...], fmt: str | None, mapping: Path | None, on_bytes: Any) -> list[RecordedFile]:

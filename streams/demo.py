@@ -88,6 +88,7 @@ class Outcome(msgspec.Struct, frozen=True):
     unexpected: list[str]
     state_digest: str
     metrics_url: str
+    status_url: str
 
 
 class View(msgspec.Struct):
@@ -97,6 +98,7 @@ class View(msgspec.Struct):
     phase: str = "starting broker and worker"
     metrics: dict[str, float] = {}
     until: float = NEVER
+    page: str = ""
 
 
 def run_demo(*, as_json: bool, keep: bool) -> int:
@@ -109,11 +111,11 @@ def run_demo(*, as_json: bool, keep: bool) -> int:
             admin.create()
         log = Path(folder) / "worker.log"
         with _worker(environment, Path(folder), log) as worker:
-            view = View()
+            view = View(page=f"http://{settings.web.host}:{settings.web.port}/")
             outcome = _play(settings, worker, log, view, console, began)
             _tell(outcome, console, as_json)
             if keep:
-                _wait(console, outcome.metrics_url, broker.bootstrap, worker)
+                _wait(console, outcome, broker.bootstrap, worker)
     return 0 if outcome.ok else 1
 
 
@@ -129,6 +131,7 @@ def _settings(bootstrap: str) -> tuple[Settings, dict[str, str]]:
         "CHECKPOINTS__INTERVAL_S": "0.5",
         "PRIVACY__PSEUDONYM_KEY": DEMO_KEY,
         "METRICS__PORT": str(free_port()),
+        "WEB__PORT": str(free_port()),
     }
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)}
     ours = {ENV_PREFIX + name: value for name, value in knobs.items()}
@@ -172,7 +175,7 @@ def _play(
             replay.start()
             _until(lambda: _caught_up(url, view, replay, settings), worker, log, "the worker to read all")
     state = read_state(settings)
-    return _judge(state, truth, replay, url, time.monotonic() - began)
+    return _judge(state, truth, replay, view, url, time.monotonic() - began)
 
 
 class _Replaying(threading.Thread):
@@ -255,10 +258,11 @@ def _render(view: View) -> Group:
     line = Text("web + CRM → ingest → sessionize → combine → detect → judge → /metrics", style="bold")
     bar = Table.grid()
     bar.add_row(ProgressBar(total=1.0, completed=view.share, width=68))
-    return Group(line, Text(view.phase, style="dim"), bar, Text(), numbers)
+    page = Text(f"status page: {view.page}", style="cyan")
+    return Group(line, Text(view.phase, style="dim"), bar, Text(), numbers, Text(), page)
 
 
-def _judge(state: LineState, truth: Truth, replay: _Replaying, url: str, seconds: float) -> Outcome:
+def _judge(state: LineState, truth: Truth, replay: _Replaying, view: View, url: str, seconds: float) -> Outcome:
     found = [_match(erosion, state.findings) for erosion in truth.erosions]
     parts = ("applied", "duplicate", "late", "dead_letter")
     unexpected = [finding.id for finding in state.findings if not _expected(finding, truth.erosions)]
@@ -267,7 +271,7 @@ def _judge(state: LineState, truth: Truth, replay: _Replaying, url: str, seconds
         ok=accounted and all(match.finding is not None for match in found) and len(unexpected) <= MAX_UNEXPECTED,
         unexpected=unexpected, seconds=round(seconds, 1),
         events_sent=truth.events, accounting=state.accounting, accounted=accounted, erosions=found,
-        findings=state.findings, state_digest=state.state_digest, metrics_url=url,
+        findings=state.findings, state_digest=state.state_digest, metrics_url=url, status_url=view.page,
     )  # fmt: skip
 
 
@@ -324,8 +328,9 @@ def _tell(outcome: Outcome, console: Console, as_json: bool) -> None:
     console.print("[green]All found, all accounted for.[/]" if outcome.ok else "[red]The demo failed.[/]")
 
 
-def _wait(console: Console, url: str, bootstrap: str, worker: subprocess.Popen[bytes]) -> None:
-    console.print(f"Still up: {url}, Kafka at {bootstrap}. Ctrl-C ends it.", highlight=False)
+def _wait(console: Console, outcome: Outcome, bootstrap: str, worker: subprocess.Popen[bytes]) -> None:
+    console.print(f"Still up: {outcome.status_url} (status page), {outcome.metrics_url}, Kafka at {bootstrap}."
+                  " Ctrl-C ends it.", highlight=False)  # fmt: skip
     try:
         worker.wait()
     except KeyboardInterrupt:

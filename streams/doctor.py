@@ -22,8 +22,9 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import CoordinatorNotAvailableError, KafkaError, UnsupportedVersionError
 
 from dashboards.grafana import Grafana
+from dashboards.names import PROMETHEUS_UID
 from streams.connection import explain
-from streams.errors import ConfigError, TrustwatchError
+from streams.errors import ConfigError, GrafanaRefused, TrustwatchError
 from streams.ingest import Door
 from streams.kafka import kafka_python_options
 from streams.privacy import Privacy
@@ -362,13 +363,33 @@ def _look_at_prometheus(settings: Settings) -> Said:
 
 
 def _look_at_grafana(settings: Settings) -> Said:
-    knob, url = "monitoring.grafana_url", settings.monitoring.grafana_url
+    knob, url = "monitoring.grafana_url", settings.monitoring.grafana_api
     if url is None:
         return _not_configured(knob)
     health = Grafana(url, timeout_s=HTTP_S).health()
     if health["database"] != "ok":
         return "fail", f"{url}: Grafana's database is {health['database']}", "read Grafana's log"
-    return "ok", f"{url} is healthy, version {health.get('version', 'unknown')}", None
+    message = f"{url} is healthy, version {health.get('version', 'unknown')}"
+    token = settings.monitoring.grafana_token
+    if token is None:
+        return "ok", f"{message}; monitoring.grafana_token is not set, so no more was looked at", None
+    return _look_at_source(Grafana(url, token.get_secret_value(), timeout_s=HTTP_S), message)
+
+
+def _look_at_source(grafana: Grafana, message: str) -> Said:
+    """Whether the token is good, and our data source gives Grafana what it asks for."""
+    try:
+        wrong = grafana.source_health(PROMETHEUS_UID)
+    except GrafanaRefused as refused:
+        if refused.status == 404:
+            return ("warn", f"{message}; it takes the token, and has no data source {PROMETHEUS_UID}",
+                    "trustwatch grafana sync")  # fmt: skip
+        said, _, fix = str(refused).partition(FIX_SEPARATOR)
+        return "warn" if refused.status == 403 else "fail", said.rstrip("."), fix or None
+    if wrong:
+        return ("fail", f"{message}; its data source {PROMETHEUS_UID} does not answer: {wrong}",
+                "correct the URL of that data source, as Grafana reaches Prometheus, or start Prometheus")  # fmt: skip
+    return "ok", f"{message}; it takes the token, and its data source {PROMETHEUS_UID} answers", None
 
 
 def _look_at_metrics(settings: Settings) -> Said:

@@ -35,6 +35,14 @@ class GrafanaUnavailable(TrustwatchError):
     """Grafana did not answer as it should; the message names the setting."""
 
 
+class GrafanaRefused(GrafanaUnavailable):
+    """Grafana said no for good (token, rights, conflict, input); `status` is the HTTP status it said it with."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class CheckpointRefused(TrustwatchError):
     """A stored checkpoint could not be decoded or belongs to another version or other parameters."""
 

@@ -6,15 +6,16 @@ messages a second would be the bottleneck of every test and demo.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
-from streams.backtest import Feed, Router, closing_message, side_by_side
+from streams.backtest import Feed, Router, closing_message
 from streams.connection import explain
 from streams.errors import BrokerUnavailable, TopicMismatch, TrustwatchError
 from streams.frames import NEVER
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 PACE_STEP_S: Final = 0.02
 """Sleeps shorter than this are not made: they cost more than they pace."""
 CHUNK: Final = 200
+"""Progress is told once in so many messages."""
+
+Due = tuple[float, int, Feed, int, bytes]
+"""Event time, number of the file, its feed, partition and message."""
 
 
 class Replayed(msgspec.Struct):
@@ -75,13 +80,13 @@ class Replay:
         router = Router(self._settings, now)
         partitions = {topic: self._partitions(topic) for _, topic in files}
         feeds = [Feed(topic, iter(file), file.wire_format) for file, topic in files]
-        for feed, messages in side_by_side(feeds, CHUNK):
-            for value in messages:
-                partition = router.partition(feed, value, router.decode(feed, value), partitions[feed.topic])
-                self._send(feed.topic, partition, value)
-                self._pace(feed.time, began, done)
-            done.messages += len(messages)
-            on_messages(len(messages))
+        for number, (time_s, _, feed, partition, value) in enumerate(_in_time_order(feeds, router, partitions), 1):
+            self._pace(time_s, began, done)
+            self._send(feed.topic, partition, value)
+            done.messages = number
+            if number % CHUNK == 0:
+                on_messages(CHUNK)
+        on_messages(done.messages % CHUNK)
         self._end(partitions, max((feed.time for feed in feeds), default=NEVER), now)
         self._flush()
         done.seconds = time.monotonic() - began
@@ -135,3 +140,14 @@ class Replay:
     def _delivered(self, error: Any, _message: Any) -> None:
         if error is not None:
             self._failed = str(error)
+
+
+def _in_time_order(feeds: Sequence[Feed], router: Router, partitions: Mapping[str, int]) -> Iterator[Due]:
+    """All messages, in the order of event time that their files have reached: what waits in one holds no other up."""
+
+    def messages(number: int, feed: Feed) -> Iterator[Due]:
+        for value in feed.messages:
+            partition = router.partition(feed, value, router.decode(feed, value), partitions[feed.topic])
+            yield feed.time, number, feed, partition, value
+
+    return heapq.merge(*(messages(number, feed) for number, feed in enumerate(feeds)), key=lambda due: due[:2])

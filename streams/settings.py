@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_origin
 
@@ -29,6 +30,10 @@ from streams.errors import ConfigError
 ENV_PREFIX: Final = "TRUSTWATCH_"
 CONFIG_ENV: Final = "TRUSTWATCH_CONFIG"
 DEFAULT_FILE: Final = "trustwatch.yaml"
+OTHERS: Final = frozenset(
+    f"{ENV_PREFIX}{name}" for name in ("ALERT_WEBHOOK_URL", "ALERT_SLACK_URL", "ALERT_EMAIL", "HEARTBEAT_URL", "MEMORY",
+                                       "SETTINGS"))  # fmt: skip
+"""Variables of Compose and of Grafana's provisioning files; no knobs of ours, and no typos either."""
 MAX_PATTERN_CHARS: Final = 200
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -311,11 +316,74 @@ class MetricSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(9464, description="port; 0 picks a free one")
 
 
+class WebSettings(Section):
+    """The status page and its JSON; read-only."""
+
+    enabled: bool = Field(True, description="serve them")
+    host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with a token")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(6066, description="port; 0 picks a free one")
+    token: SecretStr | None = Field(
+        None, description="bearer token of all but /healthz and /readyz, 16 characters at least; the page asks for it"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="names under which the page may be asked for, beside localhost, addresses and web.host: those"
+        " of a proxy in front, or of a container",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _guarded(self) -> WebSettings:
+        if self.token is not None and len(self.token.get_secret_value()) < 16:
+            raise ValueError("web.token must have 16 characters at least")
+        if self.enabled and self.token is None and not _is_loopback(self.host):
+            raise ValueError(f"web.host {self.host} can be reached by others, and web.token is not set. Fix: set"
+                             " web.token, or web.host to 127.0.0.1, or web.enabled to false")  # fmt: skip
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class MonitoringSettings(Section):
-    """Where others watch us; only `doctor` asks them."""
+    """Where others watch us, and what they show of us."""
 
     prometheus_url: str | None = Field(None, description="base URL of the Prometheus that scrapes the workers")
-    grafana_url: str | None = Field(None, description="base URL of Grafana")
+    grafana_url: str | None = Field(None, description="base URL of Grafana as people reach it, for links, too")
+    grafana_api_url: str | None = Field(
+        None, description="base URL of Grafana as our processes reach it; none: the same as for people, grafana_url"
+    )
+    grafana_token: SecretStr | None = Field(
+        None, description="service-account token of Grafana: role Editor for annotations, Admin for `grafana sync`"
+    )
+    grafana_annotations: bool = Field(
+        False, description="workers show findings on Grafana's dashboards, as annotations; needs grafana_url and _token"
+    )
+    status_url: str | None = Field(
+        None, description="base URL of the status page as people reach it, for links in annotations and notifications"
+    )
+    runbook_url: str | None = Field(None, description="URL of the runbook as people reach it, for links likewise")
+
+    @field_validator("grafana_token", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        """Compose hands on variables that are not set as empty ones."""
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _complete(self) -> MonitoringSettings:
+        needed = {"grafana_url": self.grafana_api, "grafana_token": self.grafana_token}
+        missing = [f"monitoring.{name}" for name, value in needed.items() if value is None]
+        if self.grafana_annotations and missing:
+            raise ValueError(f"monitoring.grafana_annotations needs {' and '.join(missing)}")
+        return self
+
+    @property
+    def grafana_api(self) -> str | None:
+        """Where our processes ask Grafana; None if that is not configured."""
+        return self.grafana_api_url or self.grafana_url
 
 
 class OwnerSettings(Section):
@@ -364,6 +432,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     metrics: MetricSettings = MetricSettings()
+    web: WebSettings = WebSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     owners: OwnerSettings = OwnerSettings()
     detectors: dict[str, dict[str, Any]] = Field({}, description="detector name → parameter → value")
@@ -421,7 +490,7 @@ def _config_file() -> Path | None:
 
 def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
     """pydantic-settings ignores unknown variables; a typo there must stop us too."""
-    known = {ENV_PREFIX + name.upper().replace(".", "__") for name, _ in knobs()} | {CONFIG_ENV}
+    known = {ENV_PREFIX + name.upper().replace(".", "__") for name, _ in knobs()} | {CONFIG_ENV} | OTHERS
     sections = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     for variable in environment:
         upper = variable.upper()

@@ -97,7 +97,7 @@ class Installation:
     def environment(self, port: int) -> dict[str, str]:
         """The same settings for a process, as its environment."""
         said = {"PRIVACY__PSEUDONYM_KEY": KEY, "APP_ID": self.settings.app_id, "JOURNEY_FILE": str(JOURNEY),
-                "METRICS__PORT": str(port)}  # fmt: skip
+                "METRICS__PORT": str(port), "WEB__PORT": "0"}  # fmt: skip
         for section, values in self._given.items():
             for name, value in values.items():
                 said[f"{section}__{name}".upper()] = value if isinstance(value, str) else json.dumps(value)

@@ -192,7 +192,7 @@ class Installation:
         """Start `trustwatch COMMAND`."""
         port = free_port()
         name = f"{'-'.join(command).replace('---', '-')}-{len(self.processes)}"
-        given = self._environment | knobs | {"METRICS__PORT": str(port)}
+        given = self._environment | knobs | {"METRICS__PORT": str(port), "WEB__PORT": "0"}
         env = os.environ | {"PYTHONPATH": str(ROOT)} | {ENV_PREFIX + key: value for key, value in given.items()}
         command_line = [sys.executable, "-m", self._module, *command]
         process = Process(name, command_line, self.folder / f"{name}.log", dict(env), port)

@@ -43,6 +43,7 @@ class LiveLine:
             "TOPICS__RAW": json.dumps([{"name": self.raw}]),
             "CHECKPOINTS__INTERVAL_S": "0.3",
             "METRICS__PORT": "0",
+            "WEB__PORT": "0",
             **{f"TOPICS__{key.upper()}": value for key, value in (topics | state).items()},
             **knobs,
         }

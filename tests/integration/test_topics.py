@@ -275,7 +275,7 @@ def test_a_worker_refuses_and_the_command_line_fixes(settings: Settings, admin: 
     topics = settings.topics
     set_config(admin, topics.sessions_state, "cleanup.policy", "delete")
     given = {f"TOPICS__{name.upper()}": getattr(topics, name) for name in OURS}
-    given |= {"TOPICS__RAW": json.dumps([{"name": topics.raw[0].name}]), "METRICS__PORT": "0",
+    given |= {"TOPICS__RAW": json.dumps([{"name": topics.raw[0].name}]), "METRICS__PORT": "0", "WEB__PORT": "0",
               "KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
               "PRIVACY__PSEUDONYM_KEY": "a key for tests only"}  # fmt: skip
 
