@@ -10,6 +10,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 BIN := .venv/bin
 PROMETHEUS := .cache/prometheus
 PROMTOOL := $(PROMETHEUS)/usr/bin/promtool
+ALERTMANAGER := .cache/alertmanager
+AMTOOL := $(ALERTMANAGER)/usr/bin/amtool
 ARGS ?=
 DATA ?= ../shared/data
 
@@ -26,8 +28,12 @@ help: ## list the targets
 demo: .venv ## see it work: embedded broker, sample journeys, findings (no Java, no Docker)
 	$(BIN)/trustwatch demo $(ARGS)
 
+.PHONY: stack
+stack: .venv broker promtool amtool ## the installation on loopback without Docker, all but Grafana, with a replay (ARGS='--for 300')
+	@exec $(BIN)/python -m deploy.stack $(ARGS)
+
 .PHONY: test
-test: .venv broker promtool ## all tests, on a real Kafka where Java and Maven are there (ARGS='-k name')
+test: .venv broker promtool amtool chromium ## all tests, on a real Kafka where Java and Maven are there (ARGS='-k name')
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: test-faults
@@ -42,6 +48,9 @@ lint: .venv ## ruff and mypy --strict
 .PHONY: gen
 gen: .venv ## rewrite what is generated from code
 	$(BIN)/python -m streams.docs
+	$(BIN)/python -m dashboards.build
+	$(BIN)/python -m dashboards.alerts
+	$(BIN)/python -m deploy.k8s
 
 .PHONY: bench
 bench: .venv broker .cache/bench/peers/.stamp ## events per second and delays beside peers; writes report/ (some 30 minutes)
@@ -100,8 +109,48 @@ promtool: ## Prometheus and promtool from the Debian package, unpacked, nothing 
 		$(call loud,'NO PROMTOOL: tests of alert rules are left out.','The Debian package could not be downloaded: see above.'); \
 	fi
 
+CHROMIUM := .cache/chromium
+CHROMIUM_BIN := $(CHROMIUM)/usr/lib/chromium/chromium-headless-shell
+
+.PHONY: chromium
+chromium: ## Debian's Chromium for the tests of the status page, unpacked with what it needs, nothing installed
+	@if [ -x $(CHROMIUM_BIN) ] || command -v chromium chromium-headless-shell google-chrome >/dev/null; then \
+		:; \
+	elif ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then \
+		$(call loud,'NO CHROMIUM: tests of the status page in a browser are left out.','This machine has no apt-get. Fix: put chromium on the PATH.'); \
+	else \
+		$(MAKE) --no-print-directory $(CHROMIUM_BIN) || \
+		$(call loud,'NO CHROMIUM: tests of the status page in a browser are left out.','The Debian packages could not be downloaded: see above.'); \
+	fi
+
+$(CHROMIUM_BIN):
+	@rm -rf $(CHROMIUM) && mkdir -p $(CHROMIUM)/debs/partial && cd $(CHROMIUM) && \
+		fetch() { apt-get -q install -y --no-install-recommends --download-only -o Debug::NoLocking=1 \
+			-o Dir::Cache::archives="$$PWD/debs" chromium-headless-shell fontconfig-config fonts-dejavu-core; } && \
+		{ fetch || { apt-get -q update && fetch; }; } && \
+		for package in debs/*.deb; do dpkg -x "$$package" .; done && rm -rf debs
+	@ls $@
+
 $(PROMTOOL):
 	@mkdir -p $(PROMETHEUS) && cd $(PROMETHEUS) && rm -f *.deb && \
 		{ apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }; } && \
 		dpkg -x prometheus_*.deb . && rm -f *.deb
+	@ls $@
+
+.PHONY: amtool
+amtool: ## Alertmanager and amtool from the Debian package, unpacked, nothing installed or started
+	@if [ -x $(AMTOOL) ] || command -v amtool >/dev/null; then \
+		:; \
+	elif ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then \
+		$(call loud,'NO AMTOOL: tests of routing are left out.','This machine has no apt-get. Fix: put amtool on the PATH.'); \
+	else \
+		$(MAKE) --no-print-directory $(AMTOOL) || \
+		$(call loud,'NO AMTOOL: tests of routing are left out.','The Debian package could not be downloaded: see above.'); \
+	fi
+
+$(AMTOOL):
+	@mkdir -p $(ALERTMANAGER) && cd $(ALERTMANAGER) && rm -f *.deb && \
+		{ apt-get -q download prometheus-alertmanager || \
+		{ apt-get -q update && apt-get -q download prometheus-alertmanager; }; } && \
+		dpkg -x prometheus-alertmanager_*.deb . && rm -f *.deb
 	@ls $@

@@ -1,0 +1,1 @@
+"""Kubernetes manifests; `python -m deploy.k8s` writes the one that is generated."""
