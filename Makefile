@@ -13,6 +13,8 @@ PROMTOOL := $(PROMETHEUS)/usr/bin/promtool
 ALERTMANAGER := .cache/alertmanager
 AMTOOL := $(ALERTMANAGER)/usr/bin/amtool
 ARGS ?=
+# Tests run in so many processes, each with a broker of its own; 0: in one, as a debugger wants it.
+JOBS ?= 2
 DATA ?= ../shared/data
 
 define loud
@@ -34,7 +36,7 @@ stack: .venv broker promtool amtool ## the installation on loopback without Dock
 
 .PHONY: test
 test: .venv broker promtool amtool chromium ## all tests, on a real Kafka where Java and Maven are there (ARGS='-k name')
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-faults
 test-faults: .venv broker ## the line under nine faults on a real Kafka, 10 minutes at most (FAULT_SEED=n, ARGS='--only ag')

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from streams.errors import TrustwatchError
 ROOT = Path(__file__).resolve().parents[1]
 PROMTOOL = ROOT / ".cache" / "prometheus" / "usr" / "bin" / "promtool"
 BROKER_USED = pytest.StashKey[str]()
+REAL = "Apache Kafka"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaUnderTest]:
     if reason and kafka_required():
         pytest.fail(f"REQUIRE_KAFKA is set, but Apache Kafka cannot run here: {reason}", pytrace=False)
     broker = EmbeddedBroker() if reason else Broker()
-    request.config.stash[BROKER_USED] = f"EMBEDDED BROKER, NOT APACHE KAFKA: {reason}" if reason else "Apache Kafka"
+    request.config.stash[BROKER_USED] = f"EMBEDDED BROKER, NOT APACHE KAFKA: {reason}" if reason else REAL
     with broker:
         yield KafkaUnderTest(broker.bootstrap, real=reason is None)
 
@@ -78,11 +80,27 @@ def promtool() -> str:
     pytest.skip("promtool is missing. Fix: make promtool")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands on which broker it had."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["broker"] = session.config.stash.get(BROKER_USED, "")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take that up; the worst of them is told."""
+    used = getattr(node, "workeroutput", {}).get("broker")
+    before = node.config.stash.get(BROKER_USED, REAL)
+    if used and before == REAL:
+        node.config.stash[BROKER_USED] = used
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which broker ran: results on the embedded one prove less."""
     used = config.stash.get(BROKER_USED, None)
     if used is None:
         return
-    real = used == "Apache Kafka"
+    real = used == REAL
     terminalreporter.section("broker", sep="=", bold=True, yellow=not real, green=real)
     terminalreporter.line(f"Integration tests ran on: {used}", bold=True, yellow=not real, green=real)
