@@ -10,7 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -226,19 +226,18 @@ def test_watched_streams_have_a_verdict_and_bounded_values(fed: Fed) -> None:
     assert set(levels.values()) <= {0.0, 1.0, 2.0, 3.0}
 
 
-def test_reading_while_frames_are_applied_never_raises_and_counters_never_fall() -> None:
-    fresh, done = Fed(), threading.Event()
-    failed: list[BaseException] = []
-    consumed: list[float] = []
+def feed_while(fresh: Fed, read: Callable[[], object]) -> None:
+    """Let a line be fed, and read of it in another thread all the while; raises what reading raised."""
+    done, failed = threading.Event(), list[BaseException]()
 
-    def read() -> None:
+    def again_and_again() -> None:
         try:
             while not done.is_set():
-                consumed.append(sum(samples(text_of(fresh.line), "trustwatch_events_total").values()))
+                read()
         except BaseException as error:
             failed.append(error)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=again_and_again)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # so that threads meet in the middle of everything
     try:
@@ -250,6 +249,11 @@ def test_reading_while_frames_are_applied_never_raises_and_counters_never_fall()
         reader.join()
         sys.setswitchinterval(interval)
     assert not failed, failed
+
+
+def test_reading_while_frames_are_applied_never_raises_and_counters_never_fall() -> None:
+    fresh, consumed = Fed(), list[float]()
+    feed_while(fresh, lambda: consumed.append(sum(samples(text_of(fresh.line), "trustwatch_events_total").values())))
     assert consumed == sorted(consumed) and len(consumed) > 5
 
 

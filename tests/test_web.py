@@ -31,7 +31,7 @@ from streams.web import WebServer, require_free_web_port, server
 from streams.web.documents import LEAST, Documents, _drawn, _pointed, _quantile
 from streams.web.guard import Asked, Guard, Refused
 from streams.web.history import POINTS, STEP_S, UNKNOWN, History, Point, Series, views_of
-from tests.test_metrics import SETTINGS, Fed
+from tests.test_metrics import SETTINGS, Fed, feed_while
 
 TOKEN = "a token for tests only"
 WEB = SETTINGS.model_copy(update={"web": WebSettings(port=0)})
@@ -462,31 +462,16 @@ def test_what_has_not_changed_is_not_sent_again_and_text_is_packed(client: Clien
 
 
 def test_reading_while_frames_are_applied_never_fails() -> None:
-    fresh, done, failed = Fed(), threading.Event(), list[BaseException]()
+    fresh = Fed()
     history = History(fresh.line)
     documents = Documents(fresh.line, history)
 
     def read() -> None:
-        try:
-            while not done.is_set():
-                history.look()
-                for name in ("findings", "segments", "leads", "data", "pipeline"):
-                    msgspec.json.encode(documents.make(name))
-        except BaseException as error:
-            failed.append(error)
+        history.look()
+        for name in ("findings", "segments", "leads", "data", "pipeline"):
+            msgspec.json.encode(documents.make(name))
 
-    reader = threading.Thread(target=read)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # so that threads meet in the middle of everything
-    try:
-        reader.start()
-        for _ in fresh.feed():
-            pass
-    finally:
-        done.set()
-        reader.join()
-        sys.setswitchinterval(interval)
-    assert not failed, failed
+    feed_while(fresh, read)
 
 
 # ── history ───────────────────────────────────────────────────────────────────────────────────────────────────────────
