@@ -120,12 +120,15 @@ class Ingest(Service):  # type: ignore[misc]
         The client would hand out all it has of one partition before it turns to the next. But buckets close only when
         all sources have passed them: what is read of one source ahead of the others waits in memory, and the stages
         behind it stand still and then have everything at once. Flink calls this watermark alignment; here nobody waits
-        for a source that has nothing at hand.
+        for a source that has nothing at hand, and none takes more than half of a batch: one whose messages never move
+        its clock, such as poison, must not starve the others.
         """
         room, epoch = self._settings.ingest.batch_events, self._epoch
+        share = (room + 1) // 2
         fetched: dict[TopicPartition, list[Any]] = {}
         for where in sorted(self._quiet_since, key=lambda where: door.clock_of(_source(where)).time):
-            found: dict[TopicPartition, list[Any]] = await consumer.getmany(where, timeout_ms=0, max_records=room)
+            most = min(room, share)
+            found: dict[TopicPartition, list[Any]] = await consumer.getmany(where, timeout_ms=0, max_records=most)
             if epoch != self._epoch:
                 return found  # rebalanced meanwhile: what was fetched before comes again, this does not
             fetched |= found

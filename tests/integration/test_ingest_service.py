@@ -214,6 +214,21 @@ def test_a_backlog_is_read_evenly_in_event_time(line: LiveLine) -> None:
     assert max(spread_s) <= 2 * batch / 100 + 0.01
 
 
+def test_a_source_whose_clock_stands_still_does_not_starve_the_others(line: LiveLine) -> None:
+    knobs = line.settings.ingest.model_copy(update={"batch_events": 100})
+    settings = line.settings.model_copy(update={"ingest": knobs})
+    put(settings, line.raw, [b"no event"] * 3000, 0)
+    put(settings, line.raw, good(500), 1)
+
+    async def run() -> int:
+        async with running(settings) as ingest:
+            await until(lambda: accepted(ingest) == 500)
+            assert ingest.door is not None
+            return sum(count for (_, outcome, _), count in ingest.door.outcomes.items() if outcome == "dead_letter")
+
+    assert asyncio.run(run()) < 2000
+
+
 def test_what_was_fetched_before_a_rebalance_is_left_to_come_again(line: LiveLine) -> None:
     """Its partition may be somebody else's now; what is fetched after it must not be dropped with it."""
     before, after = TopicPartition(line.raw, 0), TopicPartition(line.raw, 1)
