@@ -35,8 +35,11 @@ def rules_file(alerts: Iterable[Alert], spec: AlertSpec) -> dict[str, Any]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for alert in (*alerts, CANARY):
         groups.setdefault(GROUPS[alert.area], []).append(_rule(alert, spec))
+    # A rule that is only left out of the file stays in Grafana.
+    gone = [{"orgId": 1, "uid": rule_uid(name)} for name in spec.retired]
     return {
         "apiVersion": 1,
+        **({"deleteRules": gone} if gone else {}),
         "groups": [
             {"orgId": 1, "name": name, "folder": names.FOLDER_TITLE, "interval": duration(INTERVAL_S), "rules": rules}
             for name, rules in groups.items()
@@ -120,7 +123,8 @@ def _with_numbers(alert: Alert) -> str:
         onset = match[1] == "onset"
         unit = "" if onset or alert.unit in ("ratio", "") else f" {alert.unit}"
         ref = NUMBERS[match[1]][0]
-        return f"{{{{ $values.{ref}.Value | {'humanizeTimestamp' if onset else shown} }}}}{unit}"
+        told = f"{{{{ .Value | {'humanizeTimestamp' if onset else shown} }}}}{unit}"
+        return f"{{{{ with $values.{ref} }}}}{told}{{{{ else }}}}unknown{{{{ end }}}}"
 
     text = re.sub(r"<(before|after|onset)>", number, alert.description)
     return re.sub(r"\$value\b", "$values.A.Value", text)

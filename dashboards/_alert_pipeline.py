@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards import names
-from dashboards._alert_recording import LOADED
+from dashboards._alert_recording import LOADED, alone
 from dashboards._alert_spec import Alert
 
 _DOCTOR: Final = "`trustwatch doctor` says what is wrong and the fix."
@@ -50,14 +50,15 @@ def _absent() -> tuple[Alert, ...]:
             queries=('up{job="trustwatch"}', "trustwatch_ingest_frames_total"),
         ),
         Alert(
-            name="InstanceDown", area="pipeline", value='up{job="trustwatch"}', by=("instance", "job"), below=1.0,
-            for_s=120, keep_s=60, severity="ticket",
+            name="InstanceDown", area="pipeline", value=alone('up{job="trustwatch"}'), by=("instance", "job"),
+            below=1.0, for_s=120, keep_s=60, severity="ticket",
             summary="{{ $labels.instance }} cannot be scraped",
             description="Prometheus has not reached {{ $labels.instance }} for two minutes. Others take over its"
             " partitions, if there are any.",
             dashboard=names.PIPELINE,
-            means="One process is down or hangs. If others run, they own its partitions by now; if none does,"
-            " WorkerAbsent or IngestAbsent pages.",
+            means="One process is down or hangs. If others run, they own its partitions by now; if not,"
+            " PartitionsUnowned, WorkerAbsent or IngestAbsent pages. A container that Compose stopped is no target any"
+            " more, so this does not tell of it; those do.",
             check=("Does the process run, and does it answer? `curl http://INSTANCE/metrics`.", _LOGS,
                    "Was it killed for memory? `dmesg`, `docker inspect`, `kubectl describe pod`."),
             do=("Restart it.",),
@@ -65,16 +66,32 @@ def _absent() -> tuple[Alert, ...]:
             queries=('up{job="trustwatch"}',),
         ),
         Alert(
-            name="NotReady", area="pipeline", value="max by (instance) (trustwatch_ready)", by=("instance",), below=1.0,
-            for_s=300, keep_s=60,
+            name="PartitionsUnowned", area="pipeline", value=alone("trustwatch:stage_partitions:missing"),
+            by=("stage",), above=0.0, for_s=300, keep_s=60,
+            summary="Nobody works on some partitions of {{ $labels.stage }}",
+            description="{{ $value | humanize }} partitions of {{ $labels.stage }} that were worked on within the last"
+            " day have had no worker for five minutes.",
+            dashboard=names.PIPELINE,
+            means="A worker is gone, and the others have not taken over its partitions: the group does not rebalance,"
+            " or a worker that owns them is not scraped. What is in them waits in Kafka and is not watched.",
+            check=("Which partitions have a worker? See the query.",
+                   "Who has them for Kafka? `kafka-consumer-groups.sh --describe --all-groups`.", _LOGS,
+                   "Prometheus, Status → Targets: is every worker scraped?"),
+            do=("Start the worker that is missing, or restart the one that holds partitions and does nothing.",),
+            tune="`for` is five minutes, more than a rebalance takes.",
+            queries=("trustwatch_stage_lag_messages", "trustwatch:stage_partitions:count", "trustwatch_ready"),
+        ),
+        Alert(
+            name="NotReady", area="pipeline", value=alone("max by (instance) (trustwatch_ready)"), by=("instance",),
+            below=1.0, for_s=300, keep_s=60,
             summary="{{ $labels.instance }} runs but is not ready",
             description="{{ $labels.instance }} has not got its partitions with their state for five minutes.",
             dashboard=names.PIPELINE,
             means="The process answers, but does not work: Kafka is away, it cannot join its consumer group, or its"
             " checkpoints cannot be loaded.",
-            check=(_DOCTOR, _LOGS, "Are there more workers than partitions? The surplus is never ready."),
-            do=("Bring Kafka back, or correct access to the topics.",
-                "More workers than `topics.events_partitions`: stop the surplus."),
+            check=(_DOCTOR, _LOGS, "Does the consumer group rebalance without end? More workers than partitions are no"
+                   " reason: the surplus gets none, and is ready."),
+            do=("Bring Kafka back, or correct access to the topics.",),
             tune="Big states load for longer: raise `for` above `trustwatch_state_load_seconds`.",
             queries=("trustwatch_ready", "trustwatch_state_load_seconds"),
         ),
@@ -98,8 +115,8 @@ def _absent() -> tuple[Alert, ...]:
 def _slow() -> tuple[Alert, ...]:
     return (
         Alert(
-            name="LagHigh", area="pipeline", value="trustwatch:lag_seconds:max", by=("stage",), above=60.0, clear=30.0,
-            for_s=120, keep_s=60,
+            name="LagHigh", area="pipeline", value=alone("trustwatch:lag_seconds:max"), by=("stage",), above=60.0,
+            clear=30.0, for_s=120, keep_s=60,
             summary="{{ $labels.stage }} is behind",
             description="The oldest message that waits for {{ $labels.stage }} is {{ $value | humanizeDuration }} old.",
             dashboard=names.PIPELINE,
@@ -114,8 +131,8 @@ def _slow() -> tuple[Alert, ...]:
                      "rate(trustwatch_stage_cpu_seconds_total[5m])"),
         ),
         Alert(
-            name="WatchStalled", area="pipeline", value="trustwatch:watermark:changes10m", by=("partition",), below=1.0,
-            for_s=300, keep_s=60,
+            name="WatchStalled", area="pipeline", value=alone("trustwatch:watermark:changes10m"), by=("partition",),
+            below=1.0, for_s=300, keep_s=60,
             summary="Nothing is judged in partition {{ $labels.partition }}",
             description="Events come in, but the time up to which partition {{ $labels.partition }} of the counts is"
             " judged has not moved for ten minutes.",
@@ -124,19 +141,19 @@ def _slow() -> tuple[Alert, ...]:
             " No finding can come.",
             check=("Which stage's watermark stands still? See the query.",
                    "Does a source send old times only? It holds all others back until it is idle or catches up.",
-                   "Are all partitions of `trust.events` owned? LagHigh and WorkerAbsent say so.", _LOGS),
+                   "Are all partitions of `trust.events` owned? PartitionsUnowned and WorkerAbsent say so.", _LOGS),
             do=("A source that is far behind: let it catch up, or take it out of `topics.raw` until it has.",
                 "Otherwise restart the worker that owns the partition."),
             tune="`ingest.idle_timeout_s` says when a quiet source stops holding event time back.",
             queries=("trustwatch_watermark_lag_seconds", "trustwatch_watermark_timestamp_seconds"),
         ),
         Alert(
-            name="CheckpointsStopped", area="pipeline", value="trustwatch:checkpoint_age_seconds:working",
-            by=("instance", "stage"), above=300.0, clear=120.0, for_s=60, keep_s=60,
+            name="CheckpointsStopped", area="pipeline", value=alone("trustwatch:checkpoint_age_seconds:working"),
+            by=("instance", "stage"), above=300.0, clear=120.0, for_s=120, keep_s=60,
             summary="{{ $labels.stage }} on {{ $labels.instance }} writes no checkpoints",
-            description="The newest checkpoint of {{ $labels.stage }} on {{ $labels.instance }} is"
-            " {{ $value | humanizeDuration }} old, though it works. Offsets are committed after checkpoints: a crash"
-            " would replay all since.",
+            description="The checkpoint of a partition of {{ $labels.stage }} on {{ $labels.instance }} is"
+            " {{ $value | humanizeDuration }} old, though more was applied since. Offsets are committed after"
+            " checkpoints: a crash would replay all that.",
             dashboard=names.PIPELINE,
             means="State is not saved. Nothing is lost yet, but a restart takes longer with each minute, and loses"
             " events when Kafka has deleted what would have to be replayed.",
@@ -145,7 +162,7 @@ def _slow() -> tuple[Alert, ...]:
                    " allows? See the query."),
             do=("Correct what the log says of the state topics (rights, size, replicas); do not restart before.",),
             tune="`checkpoints.max_interval_s` (60 s) is the longest that is normal; the alert waits for five times as"
-            " long.",
+            " long, and two minutes more, in which one that was idle writes its own.",
             queries=("trustwatch_checkpoint_age_seconds", "trustwatch_state_bytes",
                      "rate(trustwatch_checkpoints_total[5m])"),
         ),
@@ -169,8 +186,10 @@ def _slow() -> tuple[Alert, ...]:
 def _losing() -> tuple[Alert, ...]:
     return (
         Alert(
-            name="EventsLost", area="pipeline", value="sum by (stage) (increase(trustwatch_state_gaps_total[1h]))",
-            by=("stage",), above=0.0, keep_s=3600,
+            name="EventsLost", area="pipeline", by=("stage",), above=0.0, keep_s=3600,
+            # A gap that is found at start is there from the first sample on: `increase` does not see it.
+            value="sum by (stage) ((increase(trustwatch_state_gaps_total[1h]) > 0)"
+            " or (trustwatch_state_gaps_total > 0 unless trustwatch_state_gaps_total offset 1h))",
             summary="{{ $labels.stage }} lost messages",
             description="{{ $value | humanize }} gaps in the log of {{ $labels.stage }} could not be closed in the last"
             " hour: Kafka had deleted messages that its state had not seen.",

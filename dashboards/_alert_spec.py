@@ -17,6 +17,7 @@ SPEC_FILE: Final = ROOT / "deploy" / "alerts.yaml"
 Channel = Literal["webhook", "slack", "email"]
 Area = Literal["trust", "data", "pipeline", "heartbeat"]
 _TIME_OF_DAY: Final = r"^([01]\d|2[0-3]):[0-5]\d$"
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")]
 _DAYS: Final = "(sunday|monday|tuesday|wednesday|thursday|friday|saturday)"
 
 
@@ -85,21 +86,43 @@ class _Part(BaseModel):
 class Links(_Part):
     """Base URLs of the links in notifications, as the reader's browser reaches them."""
 
-    grafana: str
-    status: str
-    alertmanager: str
-    runbook: str
+    grafana: Url
+    status: Url
+    alertmanager: Url
+    runbook: Url | Literal["deploy/runbook.md"]
 
 
 class Receivers(_Part):
     """Where Alertmanager sends to; what is secret is named by the file that holds it."""
 
-    webhook_url: str
-    heartbeat_url: str
-    slack_url_file: str
-    smtp_smarthost: str
-    email_from: str
-    email_to: str
+    webhook_url: Url | None = None
+    webhook_url_file: str | None = None
+    heartbeat_url: Url | None = None
+    heartbeat_url_file: str | None = None
+    slack_url: Url | None = None
+    slack_url_file: str | None = None
+    smtp_smarthost: str | None = Field(None, pattern=r"^[^:\s]+:\d+$")
+    smtp_username: str | None = None
+    smtp_password_file: str | None = None
+    smtp_require_tls: bool = True
+    email_from: str | None = None
+    email_to: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Receivers:
+        for name in ("webhook_url", "heartbeat_url", "slack_url"):
+            if (getattr(self, name) is None) == (getattr(self, f"{name}_file") is None):
+                raise ValueError(f"alertmanager: give either {name} or {name}_file")
+        if self.smtp_smarthost is not None and not (self.email_from and self.email_to):
+            raise ValueError("alertmanager.email_from and email_to are missing, and smtp_smarthost is given")
+        if (self.smtp_username is None) != (self.smtp_password_file is None):
+            raise ValueError("alertmanager: give both smtp_username and smtp_password_file, or neither")
+        return self
+
+    def url(self, name: str, key: str = "url") -> dict[str, str]:
+        """The address called so (`webhook`, `heartbeat`, `slack`), as Alertmanager takes it: itself, or its file."""
+        found: str | None = getattr(self, f"{name}_url")
+        return {key: found} if found is not None else {f"{key}_file": getattr(self, f"{name}_url_file")}
 
 
 class WorkingHours(_Part):
@@ -128,6 +151,7 @@ class AlertSpec(_Part):
     deploy_silence_s: Annotated[int, Field(ge=0)]
     after_broken_tracking_s: Annotated[int, Field(gt=0)]
     working_hours: WorkingHours
+    retired: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")], ...] = ()
 
     @model_validator(mode="after")
     def _known(self) -> AlertSpec:

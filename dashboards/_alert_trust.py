@@ -6,7 +6,16 @@ import inspect
 from typing import Any, Final
 
 from dashboards import names
-from dashboards._alert_recording import BROKEN_SHARE, FINDING, JUMPED, SILENT, TOLD
+from dashboards._alert_recording import (
+    BROKEN,
+    BROKEN_SHARE,
+    FINDING,
+    HELD_COUNT,
+    MANY_CASES,
+    SILENT,
+    TOLD,
+    WORSE,
+)
 from dashboards._alert_spec import Alert
 from detectors._base import Detector
 
@@ -85,9 +94,10 @@ def _tune(name: str, cls: type[Detector[Any, Any]]) -> str:
 
 def tracking_alerts() -> tuple[Alert, ...]:
     """Alerts of broken tracking; while they hold, trust alerts are held back."""
-    dead, late = (f'{JUMPED}{{outcome="{outcome}"}}' for outcome in ("dead_letter", "late"))
+    dead, late = (f'{BROKEN}{{outcome="{outcome}"}}' for outcome in ("dead_letter", "late"))
     held = "No new trust alert is told until it is whole again."
     return (
+        _held_back(),
         Alert(
             name="TrackingSilent", area="data", value=SILENT, by=("topic",), above=0.0, for_s=120, keep_s=300,
             summary="Nothing arrives from {{ $labels.topic }}",
@@ -103,14 +113,14 @@ def tracking_alerts() -> tuple[Alert, ...]:
                    "Was a tag manager, a consent banner or a connector changed? See the deploys on the dashboard."),
             do=("Tell the owner of the source; roll back what was deployed.",
                 "A source that was switched off for good is taken out of `topics.raw`."),
-            tune="It looks at ten minutes in which 30 items are usual, by the hour before and by the same hour"
-            " yesterday and a week ago. Sources with less than that are never called silent. The constants are in"
-            " `dashboards/_alert_recording.py`.",
+            tune="It looks at ten minutes in which 30 items are usual, by the same hour yesterday and a week ago (the"
+            " lesser). Sources with less than that are never called silent. The first quiet night, and the first quiet"
+            " Sunday, of a source are told, as nothing is known of them. It ends with the first item. The constants are"
+            " in `dashboards/_alert_recording.py`.",
             queries=("trustwatch:ingest_items:increase10m", "trustwatch:ingest_items:usual10m"),
         ),
         Alert(
-            name="TrackingDeadLetters", area="data", value=dead, by=("topic",), above=BROKEN_SHARE,
-            clear=BROKEN_SHARE / 2, for_s=60, keep_s=300,
+            name="TrackingDeadLetters", area="data", value=dead, by=("topic",), above=0.0, keep_s=300,
             summary="{{ $labels.topic }} sends what cannot be understood",
             description="{{ $value | humanizePercentage }} of the items of {{ $labels.topic }} in the last 10 minutes"
             f" are dead letters, far more than the day before. {held}",
@@ -123,14 +133,15 @@ def tracking_alerts() -> tuple[Alert, ...]:
                    "Was the source released at that time? See the deploys on the dashboard."),
             do=("Have the source send what it sent before.",
                 "New names of events are mapped in `names_file`; replay what was lost with `trustwatch replay`."),
-            tune="It fires from 5 % of ten minutes' items if that is five times the share of the day before, and of 50"
-            " items at least. The constants are in `dashboards/_alert_recording.py`.",
+            tune=f"It fires from {BROKEN_SHARE:.0%} of ten minutes' items if that is five times the share of the best"
+            f" day of the week before, of 50 items and {MANY_CASES} bad ones at least, and ends below half of that. The"
+            " constants are in `dashboards/_alert_recording.py`.",
             queries=("sum by (topic, reason) (increase(trustwatch_dead_letters_total[10m])) > 0",
                      "trustwatch:ingest_outcome:share10m", "trustwatch:ingest_outcome:share_day_before"),
         ),
         Alert(
-            name="TrackingLate", area="data", value=late, by=("topic",), above=BROKEN_SHARE, clear=BROKEN_SHARE / 2,
-            for_s=60, keep_s=300, severity="ticket",
+            name="TrackingLate", area="data", value=late, by=("topic",), above=0.0, keep_s=300,
+            severity="ticket",
             summary="{{ $labels.topic }} sends events too late",
             description="{{ $value | humanizePercentage }} of the items of {{ $labels.topic }} in the last 10 minutes"
             f" came too late to be counted, far more than the day before. {held}",
@@ -145,4 +156,25 @@ def tracking_alerts() -> tuple[Alert, ...]:
             tune="As TrackingDeadLetters; `time.allowed_lateness_s` says what is late.",
             queries=("trustwatch:ingest_outcome:share10m", "max by (stage) (trustwatch_watermark_lag_seconds)"),
         ),
+    )  # fmt: skip
+
+
+def _held_back() -> Alert:
+    return Alert(
+        name="TrustAlertsHeldBack", area="data", value=f'{HELD_COUNT}{{reason="tracking"}}', by=("reason",), above=0.0,
+        for_s=7200, keep_s=300,
+        summary="Findings have been held back for two hours, because tracking is broken",
+        description="{{ $value | humanize }} open findings have been told to nobody for two hours, because tracking is"
+        " broken. They may be its doing, or real.",
+        dashboard=names.DATA,
+        means="While tracking is broken, and an hour longer, no new trust alert is told. That is meant for an hour or"
+        " two. It may be a ticket only that breaks it (TrackingLate), and one source of several: the findings of all"
+        " wait for it.",
+        check=("Which source is it? The first query; see the alert of it: TrackingSilent, TrackingDeadLetters or"
+               " TrackingLate.",
+               "Which findings wait? The second query, or the status page.",
+               "Do they have to do with that source? If not, they are real: tell their owners."),
+        do=("Have the source mended. A source that will stay broken is taken out of `topics.raw`.",),
+        tune="`after_broken_tracking_s` in `deploy/alerts.yaml` is how long they wait after it is whole again.",
+        queries=(f"{SILENT} or {BROKEN}", f"{WORSE} unless {TOLD}", HELD_COUNT),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from dashboards._panels import (
     Column,
     Json,
     bars,
+    cell,
     dashboard,
     eq,
     link,
@@ -43,14 +44,14 @@ def _variables() -> list[Json]:
     def of(label: str) -> str:
         return f'label_values(trustwatch_open_finding{{finding="$finding"}}, {label})'
 
-    view = 'label_values(trustwatch_detector_expected{detector="$detector", stage="$stage"}, view)'
+    view = 'label_values(trustwatch_open_finding_view{finding="$finding"}, view)'
     return [
         variable("finding", "Finding", "Id of an open finding.", "label_values(trustwatch_open_finding, finding)",
                  many=False),
         variable("detector", "Detector", "What found it; follows from the finding.", of("detector"), many=False),
         variable("stage", "Stage", "Where; follows from the finding.", of("stage"), many=False),
         variable("segment", "Segment", "Who; follows from the finding.", of("segment"), many=False),
-        variable("view", "View", "Which of the detector's rates.", view, many=False),
+        variable("view", "View", "Which of the detector's rates; follows from the finding.", view, many=False),
     ]  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def _segments() -> list[Json]:
     def value(what: str, *matchers: str) -> str:
         return f"max by ({by}) ({series(f'trustwatch_detector_{what}', *PLACE, *matchers)})"
 
-    siblings = url(names.HESITATION, "var-stage=${__data.fields.Stage}&var-segment=${__data.fields.Segment}")
+    siblings = url(names.HESITATION, f"var-stage={cell('Stage')}&var-segment={cell('Segment')}")
     return [
         table("Segments of this stage", "All segments that the detector watches at this stage: which of them share the"
               " change, and which do not. Empty while no finding is chosen.",

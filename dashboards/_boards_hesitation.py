@@ -7,6 +7,7 @@ from dashboards._panels import (
     Column,
     Json,
     bars,
+    cell,
     dashboard,
     eq,
     link,
@@ -167,7 +168,7 @@ def _segments() -> list[Json]:
     def ratio(detector: str, view: str) -> str:
         return f"{value('observed', detector, view)} / ({value('expected', detector, view)} > 0)"
 
-    here = url(names.HESITATION, "var-stage=${__data.fields.Stage}&var-segment=${__data.fields.Segment}")
+    here = url(names.HESITATION, f"var-stage={cell('Stage')}&var-segment={cell('Segment')}")
     return [
         table("Segments against their baselines", "Every stage and segment, its advance rate and hesitation of late,"
               " and both divided by what is expected; a row narrows this dashboard to it. Empty while learning.",

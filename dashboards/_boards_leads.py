@@ -61,7 +61,6 @@ def _stats() -> list[Json]:
         return f"sum({rise(LEADS, SEGMENT, eq('milestone', milestone))})"
 
     found = series("trustwatch_open_finding", eq("detector", "lead_score_drift"))
-    reached = "Share of leads {} {} days after hand-over, of those whose horizon passed in the time range."
     return [
         stat("Leads created", "Leads that appeared in the time range.", count("created"), "short", empty=NONE,
              decimals=0, instant=True),
@@ -69,16 +68,24 @@ def _stats() -> list[Json]:
              decimals=0, instant=True),
         stat("Mean score", "Mean score of the leads scored in the time range, on the score's own scale.",
              _mean("range", SEGMENT), "none", empty=NONE, decimals=1, instant=True),
-        stat("Touched", reached.format("that sales had touched", 2), _reached("touch", "range", SEGMENT), "percentunit",
-             empty=WAITING, decimals=1, instant=True),
-        stat("Accepted", reached.format("that sales had accepted", 7), _reached("accept", "range", SEGMENT),
-             "percentunit", empty=WAITING, decimals=1, instant=True),
-        stat("Won", reached.format("won", 60), _reached("win", "range", SEGMENT), "percentunit", empty=WAITING,
-             decimals=1, instant=True),
+        *_reached_stats(),
         stat("Waiting for a horizon", "Leads of which is not known yet what becomes of them, all segments together.",
              f"sum({series('trustwatch_open_leads')})", "short", empty="no worker", decimals=0),
         stat("Open findings here", "Open findings of lead-score drift.", or_zero(f"count({found})"), "short",
              steps=[(1, "orange")], empty="no worker", links=[link("Trust overview", names.OVERVIEW)]),
+    ]  # fmt: skip
+
+
+def _reached_stats() -> list[Json]:
+    reached = {
+        "Touched": ("touch", "sales had touched", "leads.touch_horizon_days"),
+        "Accepted": ("accept", "sales had accepted", "leads.acceptance_horizon_days"),
+        "Won": ("win", "were won", "leads.conversion_horizon_days"),
+    }
+    return [
+        stat(title, f"Share of leads that {what} by their horizon, of those whose horizon ({knob}) passed in the time"
+             " range.", _reached(horizon, "range", SEGMENT), "percentunit", empty=WAITING, decimals=1, instant=True)
+        for title, (horizon, what, knob) in reached.items()
     ]  # fmt: skip
 
 

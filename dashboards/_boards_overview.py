@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboards import names
+from dashboards._alert_recording import HELD_COUNT
 from dashboards._panels import (
     Column,
     Json,
     bars,
+    cell,
     dashboard,
     eq,
     link,
@@ -33,7 +35,7 @@ NOW = f"scalar(max({series('trustwatch_watermark_timestamp_seconds', eq('stage',
 """Event time that was judged last: the right now for onsets, also while old events are replayed."""
 FINDING = "detector, kind, stage, segment, direction, finding"
 QUIET = "nothing is open: good"
-OPEN_FINDING = url(names.FINDING, "var-finding=${__data.fields.Finding}")
+OPEN_FINDING = url(names.FINDING, f"var-finding={cell('Finding')}")
 
 
 def overview(detectors: Mapping[str, type[Detector[Any, Any]]]) -> Json:
@@ -105,14 +107,18 @@ def _trends() -> list[Json]:
     return [
         trend("Open findings by severity", "How many findings were open; page and ticket are for the worse, none is too"
               " small to tell anyone or for the better. Empty while nothing is open.",
-              [(f"sum by (severity) ({_open()})", "{{severity}}")], "short", stack=True, empty=QUIET,
+              [(f"sum by (severity) ({_open()})", "{{severity}}")], "short", stack=True, empty=QUIET, width=8,
               overrides=[styled("page", color="red"), styled("ticket", color="orange"), styled("none", color="blue")]),
         trend("False pages: budget and observed", "False pages a week that the watched streams may give, those of the"
               " last 28 days, and all pages; observed should stay below the budget.",
               [(budget, "budget of each severity"), (pages["false_pages_expected"], "allowed, {{severity}}"),
                (pages["false_pages_observed"], "observed false, {{severity}}"),
-               (pages["pages_observed"], "all, {{severity}}")], "short",
+               (pages["pages_observed"], "all, {{severity}}")], "short", width=8,
               overrides=[styled("budget.*", color="red", dash=True)]),
+        trend("Findings held back", "Open findings for the worse that nobody is told of, because tracking is broken or"
+              " a deploy was just made; all at 0 is normal.",
+              [(f'max by (reason) ({HELD_COUNT}{{reason!=""}})', "{{reason}}")], "short", width=8,
+              empty="the recording rules are not loaded"),
     ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards import names
-from dashboards._panels import Column, Json, dashboard, eq, link, rate, rise, row, series, stat, table, trend
+from dashboards._panels import Column, Json, dashboard, eq, link, or_zero, rate, rise, row, series, stat, table, trend
 
 NO_WORKER = "no worker"
 STORED = "no checkpoint yet"
@@ -21,20 +21,21 @@ def _stats() -> list[Json]:
     trouble = " + ".join(f"sum({rise(f'trustwatch_{what}_total')})"
                          for what in ("failures", "detector_errors", "state_gaps", "state_resets"))  # fmt: skip
     return [
-        stat("Workers ready", "Workers that have their partitions, with their state, and read.",
-             f"sum({series('trustwatch_ready')})", "short", steps=[(float("-inf"), "red"), (1, "green")],
-             empty=NO_WORKER),
+        stat("Not ready", "Processes, workers and ingest alike, that wait for their partitions or their state.",
+             or_zero(f"count({series('trustwatch_ready')} == 0)"), "short", steps=[(1, "red")], empty=NO_WORKER),
         stat("Lag", "Age of the oldest message that waits, at the worst stage and partition.",
              f"max({series('trustwatch_lag_seconds')})", "s", steps=[(30, "orange"), (120, "red")], empty=NO_WORKER,
              decimals=1),
         stat("Throughput", "Events a second that became part of a session, a lead or a mark.",
-             f"sum({rate('trustwatch_events_total')})", "cps", empty="no events", decimals=1),
+             f"sum({rate('trustwatch_events_total', eq('outcome', 'applied'))})", "cps", empty="no events",
+             decimals=1),
         stat("Delay, 99th percentile", "Seconds from the raw message in Kafka to the durable results that follow,"
              " for 99 of 100.", _quantile("trustwatch_event_delay_seconds", 0.99, eq("stage", "watch"), by="le"), "s",
              steps=[(5, "orange"), (30, "red")], empty="no events", decimals=2),
-        stat("Oldest checkpoint", "Age of the oldest last checkpoint of any partition: so much is read again after a"
-             " crash. It grows while nothing comes in.", f"max({series('trustwatch_checkpoint_age_seconds')})", "s",
-             steps=[(120, "orange"), (600, "red")], empty=STORED, decimals=0),
+        stat("Oldest checkpoint", "Age of the oldest checkpoint of any partition that has applied more since: so much"
+             " is read again after a crash. 0 while nothing comes in.",
+             f"max({series('trustwatch_checkpoint_age_seconds')})", "s", steps=[(120, "orange"), (600, "red")],
+             empty=NO_WORKER, decimals=0),
         stat("Trouble", "Failures, detector errors, gaps and refused checkpoints in the time range, all together.",
              trouble, "short", steps=[(1, "red")], empty=NO_WORKER, decimals=0, instant=True),
         stat("Memory", "Resident memory of all workers.",
@@ -79,8 +80,8 @@ def _state() -> list[Json]:
     held = {"open_sessions": "open sessions", "open_leads": "open leads", "pending_events": "events waiting",
             "remembered_ids": "remembered ids"}  # fmt: skip
     return [
-        trend("Checkpoint age", "Seconds since the last checkpoint of each partition; up to a minute is normal, more"
-              " while nothing comes in.",
+        trend("Checkpoint age", "Seconds since the last checkpoint of each partition; up to a minute is normal, 0"
+              " when it covers all.",
               [(f"max by ({where}) ({series('trustwatch_checkpoint_age_seconds')})", "{{stage}} {{partition}}")], "s",
               empty=STORED, width=8),
         trend("Cost of checkpoints", "Share of the time that each stage spends on checkpoints; 5 % at most is the aim.",

@@ -3,7 +3,7 @@
 grafana-api is archived upstream and leaves much to its caller: it quotes no names, takes an empty answer (204) for
 broken JSON, and breaks on failures that are no JSON object. So a hook of its session looks at each answer first. It
 follows neither proxies nor redirects of the environment, waits for no longer than told, reads no endless answer, and
-never says the token.
+never says the token, nor what else it is told to hide: Grafana repeats in its failures what it was sent.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ class Api:
         tries: how often a request is made at most, while Grafana is away or busy.
         sleep: waits for so many seconds between two tries.
 
+    Attributes:
+        hiders: each takes secrets out of what is told of a failure; more can be added.
+
     Raises:
         GrafanaUnavailable: the URL or the token is none.
     """
@@ -77,6 +80,7 @@ class Api:
         if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
             raise GrafanaUnavailable(f"{TOKEN_KNOB} is empty or has blanks in it. Fix: correct {TOKEN_KNOB}")
         self.url = url.rstrip("/")
+        self.hiders: list[Callable[[str], str]] = []
         self._token, self._timeout_s, self._tries, self._sleep = token, timeout_s, max(1, tries), sleep
         prefix = parts.path.strip("/")
         self._api: Any = GrafanaFace(
@@ -150,6 +154,8 @@ class Api:
         return GrafanaUnavailable(self._hidden(f"{self.url}{tries}: {error}. Fix: {START}"))
 
     def _hidden(self, text: str) -> str:
+        for hide in self.hiders:
+            text = hide(text)
         return text.replace(self._token, "…") if self._token else text
 
     def _look(self, answer: requests.Response, **_: Any) -> None:
@@ -182,7 +188,7 @@ class _Failed(Exception):
         self.untouched = status in BUSY
 
     def told(self, what: str, tries: str, hide: Callable[[str], str]) -> GrafanaUnavailable:
-        said, kind = _message(self.content)
+        said, kind = _message(self.content, hide)
         said = f": {said}" if said else ""
         if self.passing:
             return GrafanaUnavailable(
@@ -194,8 +200,11 @@ class _Failed(Exception):
         return GrafanaRefused(hide(f"{what} is answered with {self.status}{said}. Fix: {fix}"), self.status)
 
 
-def _message(content: bytes) -> tuple[str, str]:
-    """What Grafana says of a failure, one short line, and the kind of failure if it names one."""
+def _message(content: bytes, hide: Callable[[str], str] = str) -> tuple[str, str]:
+    """What Grafana says of a failure, one short line, and the kind of failure if it names one.
+
+    Secrets go before it is cut: of half a secret nobody would know that it is one.
+    """
     try:
         found = msgspec.json.decode(content)
     except (msgspec.DecodeError, RecursionError):
@@ -203,7 +212,7 @@ def _message(content: bytes) -> tuple[str, str]:
     if not isinstance(found, dict):
         return "", ""
     said = next((found[key] for key in ("message", "msg", "error") if isinstance(found.get(key), str)), "")
-    return " ".join(said.split())[:300].rstrip("."), str(found.get("status", ""))
+    return " ".join(hide(said).split())[:300].rstrip("."), str(found.get("status", ""))
 
 
 def _read(answer: requests.Response, until: float) -> bytes:

@@ -188,7 +188,7 @@ class Dashboard(Managed):
 class RuleGroup(_Provisioned):
     """A group of alert rules with its interval; its body is that of PUT …/rule-groups/:group.
 
-    Rules that Grafana has in this group and we do not are kept, unless `prune` is set.
+    Rules that Grafana has in this group and we do not are kept, unless `prune` is set; those that others keep, always.
     """
 
     kind = "rule group"
@@ -212,15 +212,15 @@ class RuleGroup(_Provisioned):
         for rule in self.body["rules"]:
             api.call("DELETE", path("v1", "provisioning", "alert-rules", rule["uid"]), headers=self._headers())
 
-    def left_over(self, found: Any) -> list[str]:
-        """Rules, by uid, that Grafana has in this group and we do not."""
+    def left_over(self, found: Any, *, foreign: bool = True) -> list[str]:
+        """Rules, by uid, that Grafana has in this group and we do not; with those that others keep, or without."""
         ours = {rule["uid"] for rule in self.body["rules"]}
-        return [rule["uid"] for rule in (found or {}).get("rules", ()) if rule["uid"] not in ours]
+        left = [rule for rule in (found or {}).get("rules", ()) if rule["uid"] not in ours]
+        return [rule["uid"] for rule in left if foreign or not super(RuleGroup, self).keeper(rule)]
 
     def _kept(self, found: Any) -> list[dict[str, Any]]:
-        if self.prune:
-            return []
-        extra = self.left_over(found)
+        gone = set(self.left_over(found, foreign=False)) if self.prune else set()
+        extra = set(self.left_over(found)) - gone
         rules = [rule for rule in (found or {}).get("rules", ()) if rule["uid"] in extra]
         return [without(rule, "updated", "provenance") for rule in rules]
 

@@ -231,6 +231,15 @@ def url(uid: str, more: str = "") -> str:
     return f"/d/{uid}?{KEEP}{'&' + more if more else ''}"
 
 
+def cell(title: str) -> str:
+    """The value of another column in the same row, fit for an address: segments hold `=` and `,`, and may hold `&`.
+
+    >>> cell("Segment")
+    '${__data.fields.Segment:percentencode}'
+    """
+    return f"${{__data.fields.{title}:percentencode}}"
+
+
 def _panel(kind: str, title: str, about: str, targets: Sequence[Json], unit: str, steps: Steps, empty: str,
            size: tuple[int, int]) -> Json:  # fmt: skip
     defaults = {"unit": unit, "noValue": empty, "thresholds": _thresholds(steps), "color": {"mode": "thresholds"},

@@ -37,6 +37,8 @@ from streams.errors import ConfigError
 DASHBOARDS: Final = Path(dashboards.__file__).parent / "json"
 PROVISIONING: Final = Path(deploy.__file__).parent / "grafana" / "provisioning"
 ALERTING: Final = ("groups", "contactPoints", "policies", "templates", "muteTimes")
+NOT_SYNCED: Final = ("apiVersion", "deleteRules")
+"""What only provisioning needs: a rule that is in no file any more is left over for sync, and removed by `--prune`."""
 _MATCHER: Final = re.compile(r'\s*"?([^"=!~]+?)"?\s*(=~|!~|!=|=)\s*"?(.*?)"?\s*')
 _VARIABLE: Final = re.compile(r"\$\$|\$__env\{(\w+)\}|\$\{(\w+)\}|\$(\w+)")
 _BRACED: Final = re.compile(r"\$\{(\w+)\}")
@@ -98,7 +100,8 @@ class Files:
         """A text with the values of variables replaced by their names: they may be secrets."""
         for name, value in sorted(self._used.items(), key=lambda item: -len(item[1])):
             if len(value) >= SHORT:
-                text = text.replace(value, f"${name}").replace(json.dumps(value, ensure_ascii=False)[1:-1], f"${name}")
+                for written in _spellings(value):
+                    text = text.replace(written, f"${name}")
         return text
 
     # ── variables ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -126,7 +129,7 @@ class Files:
     def _alerting(self) -> dict[str, list[tuple[Path, dict[str, Any]]]]:
         found: dict[str, list[tuple[Path, dict[str, Any]]]] = {section: [] for section in ALERTING}
         for file in sorted((self._provisioning / "alerting").glob("*.y*ml")):
-            for section, ones in without(_mapping(file), "apiVersion").items():
+            for section, ones in without(_mapping(file), *NOT_SYNCED).items():
                 if section not in found or not isinstance(ones, list):
                     raise ConfigError(f"{file}: {section} is none of {', '.join(ALERTING)}. Fix: make gen")
                 found[section] += [(file, one) for one in ones]
@@ -206,6 +209,13 @@ class Files:
         if "notification_settings" in rule:
             body["notification_settings"] = self._fill(rule["notification_settings"])
         return body
+
+
+def _spellings(value: str) -> list[str]:
+    """A value as texts may have it: plain, in JSON of ours, and in Grafana's, which escapes what HTML would take."""
+    quoted = json.dumps(value, ensure_ascii=False)[1:-1]
+    escaped = "".join(f"\\u{ord(letter):04x}" if letter in "<>&" else letter for letter in quoted)
+    return list(dict.fromkeys((value, quoted, escaped)))
 
 
 def _query(query: Mapping[str, Any]) -> dict[str, Any]:

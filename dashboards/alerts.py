@@ -22,7 +22,7 @@ from dashboards._alert_spec import ROOT, SPEC_FILE, Alert, AlertSpec, load_spec
 from dashboards._alert_trust import detector_alert, tracking_alerts
 from dashboards.runbook import runbook
 from detectors._registry import discover
-from streams.errors import TrustwatchError
+from streams.errors import ConfigError, TrustwatchError
 
 PROMETHEUS: Final = "deploy/prometheus/rules"
 GRAFANA: Final = "deploy/grafana/provisioning/alerting"
@@ -57,8 +57,14 @@ def all_alerts() -> tuple[Alert, ...]:
 
 
 def files(spec: AlertSpec) -> dict[str, str]:
-    """Everything that is generated: path below the root → text."""
+    """Everything that is generated: path below the root → text.
+
+    Raises:
+        ConfigError: an alert that there is was said to be retired.
+    """
     alerts = all_alerts()
+    if alive := {alert.name for alert in (*alerts, CANARY)} & set(spec.retired):
+        raise ConfigError(f"alerts.yaml: retired: {', '.join(sorted(alive))} is an alert still")
     built = recordings(spec)
     return {
         f"{PROMETHEUS}/recording.yml": _HEAD + _yaml(_alert_prometheus.recording_file(built)),

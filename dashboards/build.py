@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -32,34 +32,33 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "view": "soon", "__rate_interval": "1m", "__interval": "15s", "__range": "1h",
 }  # fmt: skip
 """What `expressions` puts in for variables; those of Finding, which are one value each, are better given."""
-_NOT_YET: Final = "baselines are still being learnt: a day of events, and 500 trials, come first"
 _OPEN: Final = "rows are open findings: empty while customers are as they were"
-EMPTY_IN_GOOD_TIMES: Final[Mapping[tuple[str, str], str]] = {
-    (names.OVERVIEW, "Open findings by severity"): _OPEN,
-    (names.OVERVIEW, "Open findings, one by one"): _OPEN,
-    (names.OVERVIEW, "What got worse this week"): _OPEN,
-    (names.OVERVIEW, "Advance, weakest stage"): _NOT_YET,
-    (names.OVERVIEW, "Hesitation, worst stage"): _NOT_YET,
-    (names.HESITATION, "Called hesitant"): "the models say nothing before they can tell",
-    (names.HESITATION, "Unlike any before"): "novelty is weighed after 1,000 steps of a stage",
-    (names.HESITATION, "Journey funnel"): _NOT_YET,
-    (names.HESITATION, "Advance rate against baseline"): _NOT_YET,
-    (names.HESITATION, "Hesitation against baseline"): _NOT_YET,
-    (names.HESITATION, "Segments against their baselines"): _NOT_YET,
-    (names.LEADS, "Touched"): "no horizon (2 days) has passed in the time range",
-    (names.LEADS, "Accepted"): "no horizon (7 days) has passed in the time range",
-    (names.LEADS, "Won"): "no horizon (60 days) has passed in the time range",
-    (names.LEADS, "Acceptance at a given score"): "no horizon (7 days) has passed in the time range",
-    (names.LEADS, "Acceptance at a given score over time"): "no horizon (7 days) has passed lately",
-    (names.LEADS, "Touched in time by source"): "no horizon (2 days) has passed lately",
-    (names.LEADS, "Accepted by source"): "no horizon (7 days) has passed lately",
-    (names.LEADS, "Sources"): "no horizon has passed in the time range",
-    (names.DATA, "Dead letters by reason"): "reasons that did not come are left out",
-    (names.DATA, "Dead letters in the time range"): "reasons that did not come are left out",
-    (names.DATA, "Deploys and definition changes"): "sources that tell of deploys are optional",
-    (names.PIPELINE, "Errors"): "detectors without errors are left out",
-}
-"""(dashboard uid, panel title) → why an expression of it may be empty though all is well; all of Finding besides."""
+_LEARNT: Final = "baselines are learnt first: a day of events, and 500 trials"
+_LATER: Final = "no horizon of a lead has passed in the time range"
+_NONE: Final = "reasons that did not come are left out"
+EMPTY_IN_GOOD_TIMES: Final[Mapping[tuple[str, str, str], str]] = {
+    (names.OVERVIEW, "Open findings by severity", "A"): _OPEN,
+    **{(names.OVERVIEW, "Open findings, one by one", letter): _OPEN for letter in "ABCDEF"},
+    **{(names.OVERVIEW, "What got worse this week", letter): _OPEN for letter in "AB"},
+    (names.OVERVIEW, "Advance, weakest stage", "A"): _LEARNT,
+    (names.OVERVIEW, "Hesitation, worst stage", "A"): _LEARNT,
+    (names.HESITATION, "Called hesitant", "A"): "the models say nothing before they can tell",
+    (names.HESITATION, "Unlike any before", "A"): "novelty is weighed after 2,000 steps (novel_steps, twice)",
+    **{(names.HESITATION, "Journey funnel", letter): _LEARNT for letter in "CD"},
+    (names.HESITATION, "Advance rate against baseline", "A"): _LEARNT,
+    **{(names.HESITATION, "Hesitation against baseline", letter): _LEARNT for letter in "ABC"},
+    **{(names.HESITATION, "Segments against their baselines", letter): _LEARNT for letter in "ABCD"},
+    **{(names.LEADS, title, "A"): _LATER for title in (
+        "Touched", "Accepted", "Won", "Acceptance at a given score", "Acceptance at a given score over time",
+        "Touched in time by source", "Accepted by source")},
+    **{(names.LEADS, "Sources", letter): _LATER for letter in "DEF"},
+    (names.DATA, "Dead letters by reason", "A"): _NONE,
+    (names.DATA, "Dead letters in the time range", "A"): _NONE,
+    (names.DATA, "Deploys and definition changes", "A"): "sources that tell of deploys are optional",
+    (names.PIPELINE, "Errors", "F"): "detectors without errors are left out",
+}  # fmt: skip
+"""(dashboard uid, panel title, letter of the query) → why it may be empty though all is well; all of Finding besides.
+"""
 EMPTY_WITHOUT_FINDING: Final = "one finding is chosen by variables: nothing is shown while none is open"
 
 
@@ -86,8 +85,24 @@ def stale(folder: Path = FOLDER) -> list[str]:
     return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
 
 
-def expressions(values: Mapping[str, str] | None = None) -> Iterator[tuple[str, str, str]]:
-    """Every query of every panel: (dashboard uid, panel title, expression with its variables put in).
+class Expression(NamedTuple):
+    """One query of a panel.
+
+    Attributes:
+        uid: of the dashboard.
+        title: of the panel.
+        letter: of the query in the panel.
+        text: its expression with variables put in.
+    """
+
+    uid: str
+    title: str
+    letter: str
+    text: str
+
+
+def expressions(values: Mapping[str, str] | None = None) -> Iterator[Expression]:
+    """Every query of every panel.
 
     Args:
         values: variable → value, over `DEFAULTS`.
@@ -96,14 +111,14 @@ def expressions(values: Mapping[str, str] | None = None) -> Iterator[tuple[str, 
     for uid, board in boards().items():
         for panel in board["panels"]:
             for target in panel.get("targets", ()):
-                yield uid, panel["title"], filled(target["expr"], chosen)
+                yield Expression(uid, panel["title"], target["refId"], filled(target["expr"], chosen))
 
 
-def why_empty(uid: str, title: str) -> str | None:
-    """Why an expression of this panel may give nothing though all is well; None if it must give something."""
-    if uid == names.FINDING:
+def why_empty(asked: Expression) -> str | None:
+    """Why an expression may give nothing though all is well; None if it must give something."""
+    if asked.uid == names.FINDING:
         return EMPTY_WITHOUT_FINDING
-    return EMPTY_IN_GOOD_TIMES.get((uid, title))
+    return EMPTY_IN_GOOD_TIMES.get(asked[:3])
 
 
 @click.command()

@@ -141,7 +141,17 @@ class Grafana:
         return change
 
     def remove(self, unwanted: Managed) -> Change:
-        """Remove an object."""
+        """Remove an object, unless others keep it.
+
+        Raises:
+            GrafanaRefused: Grafana says no for good.
+            GrafanaUnavailable: it does not answer.
+        """
+        found = unwanted.read(self.api)
+        if found is None:
+            return Change(unwanted.kind, unwanted.name, "unchanged")
+        if unwanted.keeper(found):
+            return Change(unwanted.kind, unwanted.name, "kept by others")
         unwanted.delete(self.api)
         return Change(unwanted.kind, unwanted.name, "removed")
 

@@ -62,11 +62,12 @@ def _opening(alerts: Sequence[Alert], spec: AlertSpec) -> str:
         "**Page** wakes someone: sure, and not tiny. **Ticket** waits for working hours: less sure, tiny, or not"
         " urgent. A finding is sure when its level is `alert` (thresholds follow from `false_pages_per_week`), and tiny"
         " when shares before and after differ by less than 0.1 in Cohen's h (30 % and 25.6 %). A ticket that grows"
-        " becomes a page.",
+        " becomes a page, and a page stays one while its finding is open.",
         "",
-        f"New trust alerts are held back while tracking is broken and {after} longer, and for {silence} after a deploy;"
-        " alerts that were told before stay. `trustwatch:findings_held_back:count` says how many wait, and why. Alerts"
-        " of tracking and of the line are never held back.",
+        f"New trust alerts are held back while tracking is broken and {after} longer, and for {silence} after a deploy"
+        " (each for as long at most); alerts that were told before stay. `trustwatch:findings_held_back:count` says how"
+        " many wait, and why; [TrustAlertsHeldBack](#trustalertsheldback) pages when they wait for long. Alerts of"
+        " tracking and of the line are never held back.",
         "",
         "| alert | severity | what |",
         "| --- | --- | --- |",

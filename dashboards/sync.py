@@ -17,7 +17,7 @@ from dashboards._managed import ContactPoint, Dashboard, Managed, MuteTiming, Po
 from dashboards.grafana import Change, Grafana
 from streams.errors import GrafanaUnavailable
 
-_OURS = re.compile(r"trust(watch)?[-_ ]", re.IGNORECASE)
+_OURS = re.compile(r"trustwatch([-_]|$)")
 """Beginning of the names of our contact points, templates and mute timings, which live in no folder of ours."""
 
 
@@ -46,6 +46,8 @@ class Sync:
         self._grafana, self._objects, self._prune = grafana, objects, prune
         for one in objects:
             one.locked = not editable
+            if one.hide not in grafana.api.hiders:
+                grafana.api.hiders.append(one.hide)
             if isinstance(one, RuleGroup):
                 one.prune = prune
             elif isinstance(one, Policy):
@@ -82,16 +84,21 @@ class Sync:
         """Rules in groups of ours that none of our files has; they go with the group, if they go."""
         action = "removed" if self._prune else "left over"
         groups = [one for one in self._objects if isinstance(one, RuleGroup)]
-        left = [uid for group in groups for uid in group.left_over(group.read(self._grafana.api))]
+        left = [uid for group in groups for uid in group.left_over(group.read(self._grafana.api), foreign=False)]
         return [Change("alert rule", uid, action) for uid in left]  # type: ignore[arg-type]
 
     def _left_over(self) -> Iterator[Managed]:
-        """Objects that are ours by folder or name and in none of our files; what uses others comes before them."""
+        """Objects that are ours by folder or name and in none of our files; what uses others comes before them.
+
+        What others keep there, a file on that Grafana or another tool, is theirs, whatever its name.
+        """
         ours = {(one.kind, one.name) for one in self._objects}
         for one in [*self._groups(), *self._named(), *self._dashboards()]:
             if (one.kind, one.name) not in ours:
-                one.locked = all(other.locked for other in self._objects)
-                yield one
+                found = one.read(self._grafana.api)
+                if found is not None and not one.keeper(found):
+                    one.locked = all(other.locked for other in self._objects)
+                    yield one
 
     def _groups(self) -> list[Managed]:
         groups: dict[str, list[dict[str, str]]] = {}

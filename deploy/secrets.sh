@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes .env and a password for Grafana's user admin, with fresh secrets. What is there already stays as it is.
+# Writes .env and the files in .secrets, with fresh secrets. What is there already stays as it is.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,11 +12,16 @@ if [ ! -e .env ]; then
   sed -e "s/^TRUSTWATCH_PRIVACY__PSEUDONYM_KEY=$/&$(random)/" -e "s/^TRUSTWATCH_WEB__TOKEN=$/&$(random)/" .env.example >.env
   echo "wrote .env"
 fi
-mkdir -p .secrets/alertmanager
-chmod 0755 .secrets/alertmanager
+# Containers' users have to read what is in it; .secrets itself keeps everybody else out.
+mkdir -p .secrets/alertmanager .secrets/kafka
+chmod 0755 .secrets/alertmanager .secrets/kafka
+if [ ! -e .secrets/smtp-password ]; then
+  : >.secrets/smtp-password
+  chmod 0644 .secrets/smtp-password
+  echo "wrote .secrets/smtp-password, empty: mail without a password"
+fi
 if [ ! -e .secrets/grafana-admin-password ]; then
   random >.secrets/grafana-admin-password
-  # Grafana's user in the container has to read it; the folder around it keeps everybody else out.
   chmod 0644 .secrets/grafana-admin-password
   echo "wrote .secrets/grafana-admin-password"
 fi

@@ -12,6 +12,7 @@ from pydantic import Field
 from detectors._base import WARMING, AlertOn, Bucket, Detector, Verdict
 from detectors._intervals import Z95, wilson
 from detectors._onsets import Cohort
+from detectors._score_trace import mean_error, trace_of_outcomes, trace_of_scores
 from detectors._scores import (
     OVERALL,
     RARER,
@@ -110,6 +111,7 @@ class LeadScoreDrift(Detector[LeadScores, LeadScoreDriftParams]):
     def __init__(self, params: LeadScoreDriftParams) -> None:
         """Start with nothing learnt."""
         self.params = params
+        self._last: LeadScores | None = None
         self._take(LeadScoreState.of(params.bins))
 
     @classmethod
@@ -127,6 +129,7 @@ class LeadScoreDrift(Detector[LeadScores, LeadScoreDriftParams]):
 
     def observe(self, x: LeadScores) -> Verdict:
         """Learn from scores and outcomes and judge what scores mean."""
+        self._last = x
         self._rise(x)
         rise = max((rise for rise in self.state.rises if rise), key=lambda rise: rise.statistic, default=None)
         if x.accepted:
@@ -142,6 +145,23 @@ class LeadScoreDrift(Detector[LeadScores, LeadScoreDriftParams]):
         shares = sum(test.share for test in tests) + 2 * RARER  # two falls beside a rise
         for test in tests:
             test.allowance = false_pages_per_week * test.share / shares
+
+    def trace(self) -> Mapping[str, float]:
+        """What each test saw, promised and weighed, by kind; see `Detector.trace`.
+
+        Observed of late is what waits to be learnt, some hundred leads, or what came since the onset while it alarms;
+        expected is what the baseline promises of these same leads. An inflation shows the fall that it is about.
+        """
+        views = {
+            DISTRIBUTION: trace_of_scores(self._distribution, self._last.scored if self._last else ()),
+            ACCEPTANCE: trace_of_outcomes(self._acceptance, self._last.accepted if self._last else ()),
+            CONVERSION: trace_of_outcomes(self._conversion, self._last.won if self._last else ()),
+        }
+        spoken, test = self._speaker()
+        if spoken == INFLATION:
+            views[INFLATION] = views[ACCEPTANCE if test is self._acceptance else CONVERSION]
+        numbers = {f"{view}.{name}": value for view, own in views.items() for name, value in own.items()}
+        return numbers | views[spoken]
 
     def restore(self, blob: bytes) -> None:
         """Take up a state written by `snapshot`.
@@ -159,6 +179,7 @@ class LeadScoreDrift(Detector[LeadScores, LeadScoreDriftParams]):
 
     def _take(self, state: LeadScoreState) -> None:
         self.state = state
+        self._last = None
         self._distribution = ScoreDistribution(self.params, state.distribution)
         self._acceptance = Calibration(self.params, state.acceptance)
         self._conversion = Calibration(self.params, state.conversion)
@@ -185,7 +206,8 @@ class LeadScoreDrift(Detector[LeadScores, LeadScoreDriftParams]):
 
     # ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _speak(self) -> Verdict:
+    def _speaker(self) -> tuple[str, ScoreDistribution | Calibration]:
+        """The kind that is told, and its test."""
         tests: list[tuple[str, ScoreDistribution | Calibration]] = [
             (_kind(self._acceptance, ACCEPTANCE), self._acceptance),
             (_kind(self._conversion, CONVERSION), self._conversion),
@@ -193,9 +215,11 @@ class LeadScoreDrift(Detector[LeadScores, LeadScoreDriftParams]):
         ]
         alerting = [each for each in tests if each[1].level == "alert"]
         if alerting:
-            kind, test = max(alerting, key=lambda each: GRAVITY[each[0]])
-        else:
-            kind, test = max(tests, key=lambda each: (RANK[each[1].level], each[1].score))
+            return max(alerting, key=lambda each: GRAVITY[each[0]])
+        return max(tests, key=lambda each: (RANK[each[1].level], each[1].score))
+
+    def _speak(self) -> Verdict:
+        kind, test = self._speaker()
         level = test.level
         if level in ("warming", "ok"):
             return WARMING if level == "warming" else Verdict("ok", test.score)
@@ -211,8 +235,8 @@ class LeadScoreDrift(Detector[LeadScores, LeadScoreDriftParams]):
             "psi": test.psi(), "mean_score_before": before, "mean_score_after": after, "shift": after - before,
             "band_from": band / BANDS, "band_to": (band + 1) / BANDS,
             "band_share_before": share_before, "band_share_after": share_after,
-            **_around("before", before, _error(expected, test.state.base.sum_n)),
-            **_around("effect", after, _error(now, sum(now))),
+            **_around("before", before, mean_error(expected, test.state.base.sum_n)),
+            **_around("effect", after, mean_error(now, sum(now))),
         }  # fmt: skip
         return self._verdict(test, DISTRIBUTION, before, after, sum(now), evidence, 0.0)
 
@@ -295,14 +319,6 @@ def _moved(before: list[float], after: list[float]) -> tuple[int, float, float]:
     shares = [(a / (sum(old) or 1.0), b / (sum(new) or 1.0)) for a, b in zip(old, new, strict=True)]
     band = max(range(BANDS), key=lambda b: abs(shares[b][1] - shares[b][0]))
     return (band, *shares[band])
-
-
-def _error(counts: list[float], leads: float) -> float:
-    """Standard error of the mean score of so many leads that are distributed like `counts`."""
-    total = sum(counts) or 1.0
-    mean = sum((b + 0.5) * n for b, n in enumerate(counts)) / total
-    variance = sum((b + 0.5 - mean) ** 2 * n for b, n in enumerate(counts)) / total
-    return sqrt(variance / max(leads, 1.0)) / len(counts)
 
 
 def _around(name: str, value: float, error: float) -> dict[str, float]:

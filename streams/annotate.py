@@ -4,6 +4,7 @@ The line only lays findings down here (`offer`), after they are durable, and nev
 Grafana. What waits is bounded, a newer word about a finding replaces an older one, and what finds no room is dropped
 and counted. Nothing is lost for good by that: the line tells its open and recent findings again whenever partitions
 are dealt out, and what Grafana shows already is recognised by the tag of its id, so that nobody annotates it twice.
+What it was seen to show is believed for `BELIEVE_S` only, and not after it was away: its database may be a new one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
@@ -21,7 +23,7 @@ from mode import Service
 
 from dashboards.grafana import FINDING_TAG, TAG, Annotation, Grafana
 from streams.errors import GrafanaRefused, GrafanaUnavailable
-from streams.findings import Finding
+from streams.findings import LEAST, Finding, is_small
 from streams.settings import MonitoringSettings, Settings
 from streams.stage import Record
 
@@ -30,6 +32,8 @@ PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
 STOP_S: Final = 0.5
 """Longest that the end of the worker waits for a request in hand; the thread ends with the process."""
+BELIEVE_S: Final = 3600.0
+"""How long Grafana is not asked again whether it shows what it was seen to show."""
 OUTCOMES: Final = ("posted", "updated", "known", "refused", "retried", "dropped")
 Send = Callable[[Iterable[Record]], Awaitable[None]]
 log = logging.getLogger(__name__)
@@ -42,6 +46,7 @@ class Annotator(Service):  # type: ignore[misc]
         settings: Grafana, its token, the findings topic; without `monitoring.grafana_annotations` nothing is done.
         grafana: instead of the configured one.
         room: findings that may wait; None: as many as all counts partitions keep.
+        clock: monotonic seconds.
 
     Attributes:
         outcomes: what became of findings, by outcome: `posted` new ones, `updated` (level or end), `known` (shown
@@ -49,7 +54,12 @@ class Annotator(Service):  # type: ignore[misc]
     """
 
     def __init__(
-        self, settings: Settings, grafana: Grafana | None = None, room: int | None = None, **kwargs: Any
+        self,
+        settings: Settings,
+        grafana: Grafana | None = None,
+        room: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._monitoring, self._topic = settings.monitoring, settings.topics.findings
@@ -60,7 +70,8 @@ class Annotator(Service):  # type: ignore[misc]
         self._in_hand = False
         self._changed = threading.Condition()
         self._ending = threading.Event()
-        self._shown: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
+        self._clock = clock
+        self._shown: OrderedDict[str, tuple[tuple[str, str | None], float]] = OrderedDict()
         self._pause_s = 0.0
         self._thread = threading.Thread(target=self._work, name="annotate", daemon=True)
 
@@ -147,10 +158,11 @@ class Annotator(Service):  # type: ignore[misc]
     def _annotate(self, finding: Finding) -> Literal["posted", "updated", "known"]:
         assert self._grafana is not None
         state = (finding.level, finding.resolved_at)
-        if self._shown.get(finding.id) == state:
+        shown, until = self._shown.get(finding.id, (None, 0.0))
+        if shown == state and self._clock() < until:
             return "known"
         outcome = self._grafana.annotate(annotation(finding, self._monitoring.status_url))
-        self._shown[finding.id] = state
+        self._shown[finding.id] = state, self._clock() + BELIEVE_S
         self._shown.move_to_end(finding.id)
         while len(self._shown) > self._room:
             self._shown.popitem(last=False)
@@ -161,6 +173,7 @@ class Annotator(Service):  # type: ignore[misc]
             self.outcomes[outcome] += 1
 
     def _rest(self) -> None:
+        self._shown.clear()  # who was away, or does not know our token any more, may have come back empty
         self._pause_s = min(max(PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
         self._ending.wait(self._pause_s)
 
@@ -169,7 +182,7 @@ def annotation(finding: Finding, status_url: str | None = None) -> Annotation:
     """A finding as it is shown: from its onset to its end, or until it was noticed while it is open.
 
     Args:
-        finding: has no personal data: counts of segments, never people.
+        finding: has no personal data: counts of segments, never people; numbers of few are left out.
         status_url: base URL of the status page, for a link.
     """
     end = finding.resolved_at or finding.detected_at
@@ -177,7 +190,8 @@ def annotation(finding: Finding, status_url: str | None = None) -> Annotation:
     where = finding.segment["stage"] + (f" ({segment})" if segment else "")
     ended = f" Ended {finding.resolved_at[:16].replace('T', ' ')} UTC." if finding.resolved_at else ""
     link = f"\n{status_url.rstrip('/')}/#finding={finding.id}" if status_url else ""
-    text = f"{finding.summary}{ended}\nOwner: {finding.owner}. Segment: {where}.{link}"
+    summary = f"{finding.detector}: fewer than {LEAST} people, not shown." if is_small(finding) else finding.summary
+    text = f"{summary}{ended}\nOwner: {finding.owner}. Segment: {where}.{link}"
     return Annotation(
         key=f"{FINDING_TAG}:{finding.id}",
         time_ms=_ms(finding.onset),

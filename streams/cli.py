@@ -259,7 +259,7 @@ def list_detectors(as_json: bool) -> int:
 @cli.command("new-detector")
 @click.argument("name")
 def new_detector(name: str) -> int:
-    """Write a detector module and its test, ready to run."""
+    """Write a detector module, its test and the cases of its alert, ready to run."""
     from detectors._scaffold import write
 
     if not Path("detectors/_base.py").is_file():

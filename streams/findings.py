@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import isfinite
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from detectors._base import Verdict
 from streams.combine import LEADS
+
+LEAST: Final = 5
+"""People of whom numbers are shown at least; what is said of fewer could be said of one."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -62,6 +65,15 @@ class Finding(msgspec.Struct, frozen=True):
     resolved_at: str | None = None
     onset_from: str | None = None
     onset_to: str | None = None
+
+
+def is_small(finding: Finding) -> bool:
+    """Whether one of its sides rests on fewer than `LEAST`: then no page, dashboard or annotation shows its numbers.
+
+    It is told all the same: that it is open, since when, where, how urgent and whose. Both sides count, because each
+    number of a side is one of its people.
+    """
+    return min(finding.n_before, finding.n_after) < LEAST
 
 
 def plain(verdict: Verdict) -> Verdict:

@@ -258,12 +258,15 @@ class Door:
 
 
 def tidy(what: Value | None) -> str:
-    """What was deployed or redefined, fit to be a label: short, and of harmless characters.
+    """What was deployed or redefined, fit to be a label: short, of harmless characters, and without people.
 
-    >>> tidy("checkout 2.4 <b>"), tidy(None)
-    ('checkout 2.4 b', 'unnamed')
+    Only the first word, which names the thing: who did it may follow. An e-mail address is no name.
+
+    >>> tidy("<b>checkout 2.4 by anna.mueller"), tidy("anna@example.com"), tidy(None)
+    ('bcheckout', 'unnamed', 'unnamed')
     """
-    return _UNTIDY.sub("", str(what))[:40].strip() or UNNAMED if isinstance(what, str) else UNNAMED
+    word = next(iter(what.split()), "") if isinstance(what, str) else ""
+    return UNNAMED if "@" in word else _UNTIDY.sub("", word)[:40] or UNNAMED
 
 
 def _known_format(name: str | None, topic: str) -> str | None:

@@ -27,12 +27,13 @@ from streams.errors import ConfigError
 from streams.events import REASONS
 from streams.frames import NEVER, Segment
 from streams.metrics_baseline import families as baselines
+from streams.metrics_caught_up import CaughtUp
 from streams.metrics_counts import families as scores_and_survival
 from streams.metrics_findings import families as open_findings
 from streams.sessionize import Sessionizer
 from streams.settings import MetricSettings
 from streams.signals import SIGNALS
-from streams.stage import ExactStage
+from streams.stage import ExactStage, Slot
 from streams.watch import Watcher
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class LineCollector(Collector):
 
     def __init__(self, line: Line) -> None:
         self._line = line
+        self._caught_up = CaughtUp()
 
     def collect(self) -> Iterator[Metric]:
         """All metrics of this worker."""
@@ -149,19 +151,22 @@ class LineCollector(Collector):
         line = self._line
         sessionizers = {partition: slot.unit.stage for partition, slot in list(line.sessionize.slots.items())}
         owned = {partition: slot.unit.stage for partition, slot in list(line.watch.slots.items())}
+        counted = self._caught_up.units(line.watch)
         watchers, classes = list(owned.values()), line.plan.detectors.classes
         names = list(classes)
         if line.ingest is not None:
             yield from _ingest(line.ingest)
-        yield from _accounting(sessionizers)
+        yield from _accounting(self._caught_up.units(line.sessionize))
+        yield from _held(sessionizers)
         yield from _stages((line.sessionize, line.watch))
         yield from line.latency.collect()
         yield from line.delay.collect()
         yield from _worker(line)
         yield from _watermarks(line)
-        yield from _trust(watchers)
-        yield from _detectors(owned, names)
-        yield from _findings(owned, names)
+        yield from _trust(list(counted.values()))
+        yield from _observed(counted, names)
+        yield from _detectors(watchers)
+        yield from _findings(watchers, counted, names)
         yield from open_findings(watchers, classes, segment_label)
         yield _annotations(line.annotator.outcomes)
         yield from _pages(watchers, {name: cls.alert.severity for name, cls in classes.items()})
@@ -171,9 +176,9 @@ class LineCollector(Collector):
             value=line.settings.false_pages_per_week,
         )
         yield from _models(sessionizers)
-        yield from _behaviour(watchers)
+        yield from _behaviour(list(counted.values()))
         yield from baselines(watchers, line.ingest, _Breath().over, segment_label)
-        yield from scores_and_survival(watchers, line.settings, _Breath().over, segment_label)
+        yield from scores_and_survival(counted.values(), line.settings, _Breath().over, segment_label)
 
 
 def _ingest(ingest: Any) -> Iterator[Metric]:
@@ -249,12 +254,19 @@ def _accounting(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
         for partition, stage in owned.items():
             family.add_metric([str(partition)], getattr(stage.state.totals, field))
         yield family
-    sessionizers = list(owned.values())
-    yield CounterMetricFamily(
+    overflowed = CounterMetricFamily(
         "trustwatch_overflowed_labels",
         "Labellings folded into `other`: segments.max_values was reached.",
-        value=sum(stage.overflowed_labels for stage in sessionizers),
+        labels=["partition"],
     )
+    for partition, stage in owned.items():
+        overflowed.add_metric([str(partition)], stage.overflowed_labels)
+    yield overflowed
+
+
+def _held(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
+    """What the state holds now."""
+    sessionizers = list(owned.values())
     gauges = {
         "trustwatch_open_sessions": ("Open sessions.", sum(len(stage.state.sessions) for stage in sessionizers)),
         "trustwatch_open_leads": (
@@ -290,10 +302,11 @@ def _stages(stages: tuple[ExactStage, ...]) -> Iterator[Metric]:
             family.add_metric([stage.name], getattr(stage.stats, field))
         yield family
     refused = CounterMetricFamily(
-        "trustwatch_stage_refused_messages", "Messages that were none of ours.", labels=["stage"]
+        "trustwatch_stage_refused_messages", "Messages that were none of ours.", labels=["stage", "partition"]
     )
     for stage in stages:
-        refused.add_metric([stage.name], sum(slot.unit.refused for slot in list(stage.slots.values())))
+        for partition, slot in list(stage.slots.items()):
+            refused.add_metric([stage.name, str(partition)], slot.unit.refused)
     yield refused
     yield from _partitions(stages)
 
@@ -355,19 +368,31 @@ def _worker(line: Line) -> Iterator[Metric]:
 
 def _partitions(stages: tuple[ExactStage, ...]) -> Iterator[Metric]:
     where = ["stage", "partition"]
-    age = GaugeMetricFamily("trustwatch_checkpoint_age_seconds", "Seconds since the last checkpoint; grows while idle.",
-                            labels=where)  # fmt: skip
+    age = GaugeMetricFamily(
+        "trustwatch_checkpoint_age_seconds",
+        "Seconds since the last checkpoint, or since loading, of a partition of which more was applied since; 0 if"
+        " the checkpoint covers all.",
+        labels=where,
+    )
     size = GaugeMetricFamily("trustwatch_state_bytes", "Size of the last checkpoint.", labels=where)
     behind = GaugeMetricFamily("trustwatch_stage_lag_messages", "Messages of the stage's topic not yet applied.",
                                labels=where)  # fmt: skip
     for stage in stages:
         for partition, slot in list(stage.slots.items()):
             labels = [stage.name, str(partition)]
-            if slot.saved_at:
-                age.add_metric(labels, max(0.0, time.time() - slot.saved_at))
+            age.add_metric(labels, _unsaved_s(slot))
             size.add_metric(labels, slot.size_bytes)
             behind.add_metric(labels, stage.behind(partition))
     yield from (age, size, behind)
+
+
+def _unsaved_s(slot: Slot) -> float:
+    """For how long something that was applied may be waiting for a checkpoint."""
+    if slot.offset < 0 or (slot.offset == slot.durable and not slot.again):
+        return 0.0
+    # Loading seeks, so until its first checkpoint the seek says when that was.
+    since = time.time() - slot.saved_at if slot.saved_at else time.monotonic() - slot.sought_at
+    return max(0.0, since)
 
 
 def _watermarks(line: Line) -> Iterator[Metric]:
@@ -429,8 +454,7 @@ def _trust(watchers: list[Watcher]) -> Iterator[Metric]:
     yield from (steps, judged, signalled, asked, hesitant, signals, dwell, leads)
 
 
-def _detectors(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
-    watchers = list(owned.values())
+def _observed(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
     counters = {
         "trustwatch_detector_observations": ("Observations made.", "observations"),
         "trustwatch_detector_errors": ("Observations on which a detector raised.", "errors"),
@@ -442,6 +466,17 @@ def _detectors(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
             for detector in names:
                 family.add_metric([str(partition), detector], getattr(watcher.state, field).get(detector, 0))
         yield family
+    unwatched = CounterMetricFamily(
+        "trustwatch_unwatched_observations",
+        "Observations not watched: limits.streams was reached.",
+        labels=["partition"],
+    )
+    for partition, watcher in owned.items():
+        unwatched.add_metric([str(partition)], watcher.state.unwatched)
+    yield unwatched
+
+
+def _detectors(watchers: list[Watcher]) -> Iterator[Metric]:
     labels = ["detector", "stage", "segment"]
     score = GaugeMetricFamily(
         "trustwatch_detector_score_ratio", "Last score of a watched stream: 0 fine, 1 worst.", labels=labels
@@ -456,24 +491,19 @@ def _detectors(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
             level.add_metric(values, LEVELS.index(verdict.level))
     yield from (score, level)
     yield GaugeMetricFamily("trustwatch_watched_streams", "Watched streams.", value=sum(w.streams for w in watchers))
-    yield CounterMetricFamily(
-        "trustwatch_unwatched_observations",
-        "Observations not watched: limits.streams was reached.",
-        value=sum(watcher.state.unwatched for watcher in watchers),
-    )
 
 
-def _findings(owned: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
+def _findings(watchers: list[Watcher], counted: dict[int, Watcher], names: list[str]) -> Iterator[Metric]:
     # Every child exists at zero before the first finding, or `increase()` would miss it.
     open_now: dict[tuple[str, str], int] = {(name, level): 0 for name in names for level in ("warn", "alert")}
-    for finding in (finding for watcher in owned.values() for finding in watcher.findings):
+    for finding in (finding for watcher in watchers for finding in watcher.findings):
         if finding.resolved_at is None:
             open_now[finding.detector, finding.level] = open_now.get((finding.detector, finding.level), 0) + 1
     gauge = GaugeMetricFamily("trustwatch_open_findings", "Findings that are open.", labels=["detector", "level"])
     for (name, level), count in open_now.items():
         gauge.add_metric([name, level], count)
     total = CounterMetricFamily("trustwatch_findings", "Findings begun.", labels=["partition", "detector"])
-    for partition, watcher in owned.items():
+    for partition, watcher in counted.items():
         for name in names:
             total.add_metric([str(partition), name], watcher.begun.get(name, 0))
     yield from (gauge, total)

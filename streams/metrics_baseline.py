@@ -17,6 +17,7 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from detectors._base import Detector
+from streams.findings import Finding
 from streams.frames import Segment
 from streams.watch import Watcher
 
@@ -31,6 +32,8 @@ GAUGES: Final = {
 }
 TORN: Final = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What reading a state may raise that is being changed."""
+SEEN: Final = "seen_"
+"""Beginning of the evidence that names the view, see `detectors._several`."""
 CONTROL: Final = ("deployed", "definition_changed")
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,8 @@ def families(
     labels = ["detector", "view", "stage", "segment"]
     gauges = {field: GaugeMetricFamily(name, meaning, labels=labels) for field, (name, meaning) in GAUGES.items()}
     left_out = torn = series = 0
-    for where, detector in breathe(_in_order(watchers)):
+    watchers = list(watchers)
+    for where, detector in breathe(_in_order(watchers, breathe)):
         if series >= MOST_SERIES:
             left_out += 1
             continue
@@ -77,6 +81,7 @@ def families(
     unread.add_metric(["limit"], left_out)
     unread.add_metric(["torn"], torn)
     yield unread
+    yield _views(watchers)
     yield from _control(ingest)
 
 
@@ -92,12 +97,31 @@ def by_view(detector: Detector[Any, Any]) -> dict[str, dict[str, float]]:
     return views
 
 
-def _in_order(watchers: Iterable[Watcher]) -> list[tuple[Where, Detector[Any, Any]]]:
+def view_of(finding: Finding) -> str:
+    """Label value of the view that a finding is about: the one that saw it, where several watch one thing."""
+    seen = (name.removeprefix(SEEN) for name in finding.evidence if name.startswith(SEEN))
+    return next(seen, finding.kind)
+
+
+def _views(watchers: Iterable[Watcher]) -> Metric:
+    views = GaugeMetricFamily(
+        "trustwatch_open_finding_view",
+        "1 for each open finding, with the view of its detector that it is about: what was observed and expected of"
+        " it is in the series of this view.",
+        labels=["finding", "view"],
+    )
+    for finding in (finding for watcher in watchers for finding in watcher.findings):
+        if finding.resolved_at is None:
+            views.add_metric([finding.id, view_of(finding)], 1)
+    return views
+
+
+def _in_order(watchers: Iterable[Watcher], breathe: Breathe) -> list[tuple[Where, Detector[Any, Any]]]:
     """All streams, those first that must not be left out."""
     ranks: list[list[tuple[Where, Detector[Any, Any]]]] = [[], [], [], []]
     for watcher in watchers:
         verdicts = watcher.verdicts
-        for where, detector in watcher.detectors():
+        for where, detector in breathe(watcher.detectors()):
             said = verdicts.get(where)
             suspicious = said is not None and said.level in ("warn", "alert")
             rank = 0 if not where[2] else 1 if suspicious else min(1 + len(where[2]), 3)

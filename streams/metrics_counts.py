@@ -46,17 +46,17 @@ def families(
         labels=["segment", "horizon", "band", "reached"],
     )
     watchers = list(watchers)
-    for segment, counts in breathe(_segments(watchers)):
+    for segment, counts in breathe(_segments(watchers, breathe)):
         name = label_of(segment)
         scores.add_metric([name], *histogram(counts, settings.leads))
         for (horizon, band), (n, k) in outcomes_of(counts, settings.leads).items():
             outcomes.add_metric([name, horizon, band, "yes"], k)
             outcomes.add_metric([name, horizon, band, "no"], n - k)
     yield from (scores, outcomes)
-    yield from _survival(watchers, settings.time.dwell_marks_s)
+    yield from _survival(watchers, settings.time.dwell_marks_s, breathe)
 
 
-def _survival(watchers: list[Watcher], marks_s: Iterable[float]) -> Iterator[Metric]:
+def _survival(watchers: list[Watcher], marks_s: Iterable[float], breathe: Breathe) -> Iterator[Metric]:
     entered = CounterMetricFamily("trustwatch_entered_steps", "Steps begun, of whole stages.", labels=["stage"])
     survived = CounterMetricFamily(
         "trustwatch_surviving_steps",
@@ -64,7 +64,7 @@ def _survival(watchers: list[Watcher], marks_s: Iterable[float]) -> Iterator[Met
         labels=["stage", "mark"],
     )
     for watcher in watchers:
-        for (stage, segment), counts in list(watcher.rates.items()):
+        for (stage, segment), counts in breathe(list(watcher.rates.items())):
             if segment or stage == LEADS:
                 continue
             entered.add_metric([stage], counts.get("entered", 0))
@@ -73,11 +73,11 @@ def _survival(watchers: list[Watcher], marks_s: Iterable[float]) -> Iterator[Met
     yield from (entered, survived)
 
 
-def _segments(watchers: Iterable[Watcher]) -> list[tuple[Segment, dict[str, int]]]:
+def _segments(watchers: Iterable[Watcher], breathe: Breathe) -> list[tuple[Segment, dict[str, int]]]:
     found = [
         (segment, dict(counts))
         for watcher in watchers
-        for (stage, segment), counts in list(watcher.rates.items())
+        for (stage, segment), counts in breathe(list(watcher.rates.items()))
         if stage == LEADS and len(segment) <= 1
     ]
     return sorted(found, key=lambda each: (len(each[0]), -each[1].get("created", 0), each[0]))[:MOST_SEGMENTS]

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from detectors._base import AlertOn, Detector
-from streams.findings import Finding
+from streams.findings import Finding, is_small
 from streams.frames import Segment
 from streams.watch import Watcher
 
@@ -48,6 +48,8 @@ NUMBERS: Final[dict[str, tuple[str, Callable[[Finding], float]]]] = {
     ),
 }
 """Metric → what it means, and where it is read."""
+OF_PEOPLE: Final = frozenset(f"trustwatch_open_finding_{what}" for what in ("before", "after", "observations"))
+"""Those of them that count people: a small finding has none of them, and whoever looks for one says "unknown"."""
 
 
 def families(
@@ -77,7 +79,8 @@ def families(
     for name, (meaning, read) in NUMBERS.items():
         family = GaugeMetricFamily(name, meaning, labels=list(LABELS))
         for finding, values in labelled:
-            family.add_metric(values, read(finding))
+            if name not in OF_PEOPLE or not is_small(finding):
+                family.add_metric(values, read(finding))
         yield family
 
 

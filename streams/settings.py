@@ -330,10 +330,21 @@ class WebSettings(Section):
         " of a proxy in front, or of a container",
     )  # fmt: skip
 
+    @field_validator("token", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        """Compose hands on variables that are not set as empty ones."""
+        return None if value == "" else value
+
     @model_validator(mode="after")
     def _guarded(self) -> WebSettings:
-        if self.token is not None and len(self.token.get_secret_value()) < 16:
-            raise ValueError("web.token must have 16 characters at least")
+        if self.token is not None:
+            token = self.token.get_secret_value()
+            if len(token) < 16:
+                raise ValueError("web.token must have 16 characters at least")
+            if token != token.strip() or not (token.isascii() and token.isprintable()):
+                raise ValueError("web.token must be printable ASCII without blanks at its ends, or nobody could send"
+                                 " it. Fix: look for a line break at its end")  # fmt: skip
         if self.enabled and self.token is None and not _is_loopback(self.host):
             raise ValueError(f"web.host {self.host} can be reached by others, and web.token is not set. Fix: set"
                              " web.token, or web.host to 127.0.0.1, or web.enabled to false")  # fmt: skip

@@ -240,7 +240,10 @@ class GrafanaStub:
             raise Refuse(404, "Dashboard not found", status="not-found")
 
     def _delete_dashboard(self, _: Request, uid: str) -> Answer:
-        title = _there(self.dashboards, uid, "Dashboard not found")["dashboard"]["title"]
+        dashboard = _there(self.dashboards, uid, "Dashboard not found")
+        if dashboard["meta"].get("provisioned"):
+            raise Refuse(400, "provisioned dashboard cannot be deleted")
+        title = dashboard["dashboard"]["title"]
         del self.dashboards[uid]
         return 200, {"title": title, "message": f"Dashboard {title} deleted"}
 
@@ -313,7 +316,7 @@ class GrafanaStub:
         return 200, [_without_secrets(point) for point in self.points.values()]
 
     def _make_point(self, request: Request) -> Answer:
-        wanted = schemas.ContactPoint.model_validate_json(request.body)
+        wanted = self._receiver(request)
         if wanted.uid in self.points:
             raise Refuse(409, f"contact point {wanted.uid} is there already")
         self.points[wanted.uid] = {**wanted.model_dump(), **request.provenance}
@@ -321,13 +324,25 @@ class GrafanaStub:
 
     def _change_point(self, request: Request, uid: str) -> Answer:
         before = _there(self.points, uid, "contact point not found")
-        wanted = schemas.ContactPoint.model_validate_json(request.body)
+        wanted = self._receiver(request)
         request.refuse_provenance(before)
         self.points[uid] = {**wanted.model_dump(), **request.provenance}
         return 202, {"message": "contactpoint updated"}
 
-    def _delete_point(self, _: Request, uid: str) -> Answer:
-        name = _there(self.points, uid, "contact point not found")["name"]
+    @staticmethod
+    def _receiver(request: Request) -> schemas.ContactPoint:
+        """A receiver whose addresses can be used; if not, its settings are repeated, in JSON as Go writes it."""
+        settings = json.loads(request.body)["settings"]
+        url = settings.get("url", "https://")
+        if not url.startswith(("http://", "https://")):
+            raw = json.dumps(settings).replace("&", "\\u0026")
+            raise Refuse(400, f'unsupported protocol scheme in "{url}": {raw}')
+        return schemas.ContactPoint.model_validate_json(request.body)
+
+    def _delete_point(self, request: Request, uid: str) -> Answer:
+        point = _there(self.points, uid, "contact point not found")
+        request.refuse_provenance(point)
+        name = point["name"]
         if name in _receivers(self.policy):
             raise Refuse(409, "contact point is in use by a notification policy")
         del self.points[uid]
@@ -366,7 +381,8 @@ class GrafanaStub:
         }
         return 202, self.templates[name]
 
-    def _delete_template(self, _: Request, name: str) -> Answer:
+    def _delete_template(self, request: Request, name: str) -> Answer:
+        request.refuse_provenance(self.templates.get(name, {}))
         self.templates.pop(name, None)
         return 204, None
 
@@ -388,7 +404,8 @@ class GrafanaStub:
         self.timings[name] = {**json.loads(request.body), "version": "1", **request.provenance}
         return self.timings[name]
 
-    def _delete_timing(self, _: Request, name: str) -> Answer:
+    def _delete_timing(self, request: Request, name: str) -> Answer:
+        request.refuse_provenance(self.timings.get(name, {}))
         if name in _mutes(self.policy):
             raise Refuse(409, "time interval is used by a notification policy")
         self.timings.pop(name, None)

@@ -22,6 +22,7 @@ from streams.errors import ConfigError
 from tests.conftest import ROOT
 
 GIVEN: dict[str, Any] = yaml.safe_load(SPEC_FILE.read_text())
+TO: dict[str, Any] = GIVEN["alertmanager"]
 
 
 def spec_with(**changes: Any) -> AlertSpec:
@@ -59,6 +60,14 @@ def test_a_stale_file_is_named_with_the_fix_and_then_written(
         ({"working_hours": {**GIVEN["working_hours"], "weekdays": "mon:fri"}}, "working_hours.weekdays"),
         ({"working_hours": {**GIVEN["working_hours"], "from": "19:00"}}, "working_hours.from must be before"),
         ({"links": {"grafana": "http://g"}}, "links.status"),
+        ({"links": {**GIVEN["links"], "runbook": "docs/runbook.md"}}, "links.runbook"),
+        ({"links": {**GIVEN["links"], "grafana": "grafana:3000"}}, "links.grafana"),
+        ({"retired": ["Early dropoff"]}, "retired"),
+        ({"alertmanager": {**TO, "slack_url_file": "/f"}}, "give either slack_url or slack_url_file"),
+        ({"alertmanager": {**TO, "webhook_url": None}}, "give either webhook_url or webhook_url_file"),
+        ({"alertmanager": {**TO, "smtp_smarthost": "mail:25"}}, "email_from and email_to are missing"),
+        ({"alertmanager": {**TO, "smtp_smarthost": "mail"}}, "alertmanager.smtp_smarthost"),
+        ({"alertmanager": {**TO, "smtp_username": "me"}}, "give both smtp_username and smtp_password_file"),
     ],
 )
 def test_a_mistake_in_the_spec_names_file_and_key(
@@ -94,6 +103,18 @@ def test_what_an_installation_says_is_in_its_files() -> None:
 def test_without_deploy_silence_deploys_hold_nothing_back() -> None:
     held = {rule.labels: rule.expr for rule in recordings(spec_with(deploy_silence_s=0)) if "hold_back" in rule.name}
     assert held[("reason", "deploy"),] == "vector(0)"
+
+
+def test_a_retired_alert_is_deleted_from_grafana_and_one_that_is_alive_cannot_be() -> None:
+    name = "deploy/grafana/provisioning/alerting/rules.yaml"
+    assert "deleteRules" not in yaml.safe_load(files(spec_with())[name])
+    made = yaml.safe_load(files(spec_with(retired=["OldDetector", "Older"]))[name])
+    assert made["deleteRules"] == [
+        {"orgId": 1, "uid": "trustwatch-olddetector"},
+        {"orgId": 1, "uid": "trustwatch-older"},
+    ]
+    with pytest.raises(ConfigError, match="retired: EarlyDropoff is an alert still"):
+        files(spec_with(retired=["EarlyDropoff", "Older"]))
 
 
 def test_every_detector_has_one_alert_that_follows_from_its_class() -> None:

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from detectors._base import AlertOn
 from streams.app import Line
-from streams.findings import Finding
+from streams.findings import LEAST, Finding, is_small
 from streams.metrics import LineCollector
 from streams.metrics_findings import NUMBERS, severity_of
 from streams.settings import Settings
@@ -63,6 +63,20 @@ def test_all_that_is_known_of_an_open_finding() -> None:
         "observations": 557.0,
         "score_ratio": 0.9,
     }
+
+
+@pytest.mark.parametrize(("few", "enough"), [("n_before", "n_after"), ("n_after", "n_before")])
+def test_one_of_few_people_is_told_and_alerts_without_their_numbers(few: str, enough: str) -> None:
+    numbers = {"before", "after", "observations"}
+    for n, hidden in ((LEAST - 1, True), (LEAST, False)):
+        finding = changed(**{few: n, enough: 3000})
+        assert is_small(finding) is hidden
+        found = exported(finding)
+        labels, value = found["trustwatch_open_finding"]["f1"]
+        assert (labels["severity"], value) == ("page", 1.0)
+        there = {name.removeprefix("trustwatch_open_finding_") for name, values in found.items() if "f1" in values}
+        assert there >= {"onset_timestamp_seconds", "detected_timestamp_seconds", "score_ratio"}
+        assert there & numbers == (set() if hidden else numbers)
 
 
 def test_one_that_has_ended_is_gone_and_each_family_is_there_without_any() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dashboards._alert_spec import load_spec
+from dashboards._alert_routes import alertmanager
+from dashboards._alert_spec import SPEC_FILE, AlertSpec, load_spec
 from tests.conftest import ROOT, kafka_required
 
 CONFIG = ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
@@ -101,13 +102,57 @@ def test_every_branch_is_walked_by_a_case() -> None:
 def test_tickets_are_mute_outside_working_hours_and_pages_never() -> None:
     quiet = {way: timing.get("mute_time_intervals") for way, timing in routes(read(CONFIG)["route"])}
     for way, mute in quiet.items():
-        assert mute == (["outside-working-hours"] if 'severity="ticket"' in way else None), way
+        assert mute == (["trustwatch-outside-working-hours"] if 'severity="ticket"' in way else None), way
     hours = read(CONFIG)["time_intervals"][0]["time_intervals"]
     assert hours == [
         {"weekdays": ["monday", "tuesday", "wednesday", "thursday", "friday"], "location": "Etc/UTC",
          "times": [{"start_time": "00:00", "end_time": "08:00"}, {"start_time": "18:00", "end_time": "24:00"}]},
         {"weekdays": ["sunday", "saturday"], "location": "Etc/UTC"},
     ]  # fmt: skip
+
+
+def addresses(tree: Any) -> list[str]:
+    """Every address in a configuration."""
+    if isinstance(tree, dict):
+        own = [value for key, value in tree.items() if key.endswith(("url", "smarthost")) and isinstance(value, str)]
+        return [*own, *(found for value in tree.values() for found in addresses(value))]
+    return [found for value in tree for found in addresses(value)] if isinstance(tree, list) else []
+
+
+def test_no_receiver_is_the_container_of_alertmanager_itself() -> None:
+    found = addresses(read(CONFIG))
+    assert set(found) == {f"http://receiver:9095/{path}" for path in ("webhook", "heartbeat", "slack")}
+    compose = read(ROOT / "docker-compose.yml")["services"]["receiver"]
+    alone = read(ROOT / "deploy" / "compose.alertmanager.yml")["services"]["alertmanager"]
+    assert set(compose["networks"]) & set(alone["networks"]) and "9095" in compose["command"]
+
+
+def test_without_a_mail_server_what_is_for_email_goes_to_the_webhook() -> None:
+    receivers = {one.pop("name"): one for one in read(CONFIG)["receivers"]}
+    assert receivers["trustwatch-email"] == receivers["trustwatch-webhook"]
+    assert receivers["trustwatch-webhook"]["webhook_configs"]
+
+
+def test_a_mail_server_asks_for_tls_and_reads_the_password_from_a_file(amtool: str, tmp_path: Path) -> None:
+    given = yaml.safe_load(SPEC_FILE.read_text())
+    del given["alertmanager"]["slack_url"]
+    given["alertmanager"] |= {
+        "slack_url_file": "/etc/alertmanager/secrets/slack_url", "smtp_smarthost": "mail.example.com:587",
+        "smtp_username": "trustwatch", "smtp_password_file": "/etc/alertmanager/secrets/smtp_password",
+        "email_from": "trustwatch@example.com", "email_to": "alerts@example.com",
+    }  # fmt: skip
+    made = alertmanager(AlertSpec.model_validate(given))
+    assert made["global"] == {
+        "slack_api_url_file": "/etc/alertmanager/secrets/slack_url", "smtp_smarthost": "mail.example.com:587",
+        "smtp_from": "trustwatch@example.com", "smtp_require_tls": True, "smtp_auth_username": "trustwatch",
+        "smtp_auth_password_file": "/etc/alertmanager/secrets/smtp_password",
+    }  # fmt: skip
+    (mail,) = next(one for one in made["receivers"] if one["name"] == "trustwatch-email")["email_configs"]
+    assert mail["to"] == "alerts@example.com"
+    (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump(made))
+    shutil.copy(CONFIG.parent / "trustwatch.tmpl", tmp_path)
+    code, said = run(amtool, "check-config", tmp_path / "alertmanager.yml")
+    assert code == 0, said
 
 
 def test_every_owner_has_a_route() -> None:
@@ -120,6 +165,7 @@ def test_the_words_of_a_notification(amtool: str, tmp_path: Path) -> None:
     alert = {
         "status": "firing",
         "labels": {"alertname": "EarlyDropoff"},
+        "startsAt": "2026-09-14T02:30:00+02:00",
         "annotations": {
             "summary": "Early drop-off at evaluate got worse", "description": "43.1% before, 25.9% since Saturday.",
             "owner": "growth-team", "status_url": "http://status/#finding=f1", "dashboard_url": "http://grafana/d/x",
@@ -144,6 +190,7 @@ def test_the_words_of_a_notification(amtool: str, tmp_path: Path) -> None:
     assert rendered("trustwatch.text").rstrip().split("\n") == [
         "Early drop-off at evaluate got worse",
         "43.1% before, 25.9% since Saturday.",
+        "Since: 2026-09-14 00:30 UTC",
         "Owner: growth-team",
         "Finding: http://status/#finding=f1",
         "Dashboard: http://grafana/d/x",

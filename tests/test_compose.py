@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from dashboards import names
-from streams.settings import load_settings
+from streams.settings import Settings, load_settings
 from tests.conftest import ROOT
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
@@ -50,6 +50,16 @@ CONFIG = resolved()
 SERVICES: dict[str, dict[str, Any]] = CONFIG["services"]
 TOKEN = "TRUSTWATCH_MONITORING__GRAFANA_TOKEN"
 OURS = ("topics", "ingest", "worker", "sample")
+OWN_KAFKA = {
+    "TRUSTWATCH_KAFKA__SECURITY_PROTOCOL": "SASL_SSL", "TRUSTWATCH_KAFKA__SASL_MECHANISM": "SCRAM-SHA-256",
+    "TRUSTWATCH_KAFKA__SASL_USERNAME": "watcher", "TRUSTWATCH_KAFKA__SASL_PASSWORD": "a password for tests",
+    "TRUSTWATCH_KAFKA__SSL_CAFILE": "/etc/trustwatch/kafka/ca.pem",
+    "TRUSTWATCH_KAFKA__SSL_CERTFILE": "/etc/trustwatch/kafka/client.pem",
+    "TRUSTWATCH_KAFKA__SSL_KEYFILE": "/etc/trustwatch/kafka/client-key.pem",
+    "TRUSTWATCH_KAFKA__SSL_KEY_PASSWORD": "another", "TRUSTWATCH_KAFKA__REPLICATION_FACTOR": "3",
+}  # fmt: skip
+PASSED = {TOKEN, *OWN_KAFKA}
+"""Handed on if `.env` has them, and else not set."""
 
 
 @pytest.mark.parametrize("files", [FILES[:1], FILES])
@@ -144,7 +154,7 @@ def test_the_example_names_every_variable_that_the_files_take() -> None:
     }  # fmt: skip
     told = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert taken - told == set()
-    assert told - taken == {"COMPOSE_FILE", TOKEN}
+    assert told - taken == {"COMPOSE_FILE", *PASSED}
 
 
 def test_grafanas_token_is_passed_on_if_there_is_one() -> None:
@@ -171,11 +181,60 @@ def test_our_processes_take_their_environment(name: str) -> None:
     with mock.patch.dict(os.environ, kept | ours, clear=True):
         settings = load_settings()
     assert settings.kafka.bootstrap_servers == "kafka:19092"
+    assert settings.kafka.security_protocol == "PLAINTEXT"
     assert settings.owners.stages["leads"] == "sales-ops"
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_our_processes_take_a_kafka_of_your_own(name: str, tmp_path: Path) -> None:
+    """As `.env.example` says it, with its lines no comments any more."""
+    text = (ROOT / ".env.example").read_text().replace("KAFKA_BOOTSTRAP=kafka:19092", "KAFKA_BOOTSTRAP=a:9093,b:9093")
+    for variable, value in OWN_KAFKA.items():
+        text, found = re.subn(rf"^#{variable}=.*$", f"{variable}={value}", text, flags=re.MULTILINE)
+        assert found == 1, variable
+    (tmp_path / ".env").write_text(text)
+    variables = {**SECRETS, "KAFKA_CERTIFICATES": str(tmp_path)}
+    done = compose("--env-file", str(tmp_path / ".env"), "--profile", "*", "config", "--format", "json",
+                   files=FILES[:1], variables=variables)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    service = json.loads(done.stdout)["services"][name]
+    assert {"/etc/trustwatch/kafka": str(tmp_path)}.items() <= {
+        volume["target"]: volume["source"] for volume in service["volumes"]}.items()  # fmt: skip
+    given = {variable: value for variable, value in service["environment"].items() if value is not None}
+    kept = {variable: value for variable, value in os.environ.items() if not variable.startswith("TRUSTWATCH_")}
+    with mock.patch.dict(os.environ, kept | given | {"TRUSTWATCH_CONFIG": str(ROOT / "deploy/trustwatch.yaml")}):
+        kafka = load_settings().kafka
+    assert (kafka.bootstrap_servers, kafka.security_protocol, kafka.sasl_username, kafka.replication_factor) == (
+        "a:9093,b:9093", "SASL_SSL", "watcher", 3)  # fmt: skip
+    assert kafka.sasl_password and kafka.sasl_password.get_secret_value() == "a password for tests"
+    assert str(kafka.ssl_cafile) == "/etc/trustwatch/kafka/ca.pem" and kafka.ssl_certfile and kafka.ssl_key_password
+
+
+def most_memory_bytes(settings: Settings) -> float:
+    """What one worker with all partitions may take, as README, Memory, says it."""
+    limits = settings.limits
+    each = 2_000 * limits.open_sessions + 140 * limits.dedupe_ids + 1_300 * limits.pending_events
+    return 100e6 + settings.topics.events_partitions * each
+
+
+def test_a_worker_has_the_memory_that_its_limits_may_take() -> None:
+    with mock.patch.dict(os.environ, {"TRUSTWATCH_CONFIG": str(ROOT / "deploy" / "trustwatch.yaml")}):
+        assert int(SERVICES["worker"]["mem_limit"]) > most_memory_bytes(load_settings())
+
+
+def test_grafana_may_have_to_log_in_at_the_mail_server() -> None:
+    variables = SECRETS | {"SMTP_USER": "watcher", "SMTP_PASSWORD_FILE": "/elsewhere/password"}
+    done = compose("config", "--format", "json", variables=variables)
+    config = json.loads(done.stdout)
+    environment = config["services"]["grafana"]["environment"]
+    assert (environment["GF_SMTP_USER"], environment["GF_SMTP_PASSWORD__FILE"]) == (
+        "watcher", "/run/secrets/smtp-password")  # fmt: skip
+    assert "smtp-password" in {secret["source"] for secret in config["services"]["grafana"]["secrets"]}
+    assert config["secrets"]["smtp-password"]["file"] == "/elsewhere/password"
+
+
 def test_what_is_mounted_is_there() -> None:
-    made = {str(ROOT / ".secrets" / "alertmanager")}  # by deploy/secrets.sh
+    made = {str(ROOT / ".secrets" / name) for name in ("alertmanager", "kafka")}  # by deploy/secrets.sh
     for service in SERVICES.values():
         for mounted in service.get("volumes", []):
             assert mounted["type"] == "volume" or mounted["source"] in made or Path(mounted["source"]).exists(), mounted
@@ -216,6 +275,17 @@ def test_nobody_is_told_twice() -> None:
     assert SERVICES["grafana"]["environment"][executes] == "false"
 
 
+def test_no_notifier_tells_its_own_container() -> None:
+    """Loopback is the container itself, where nobody listens."""
+    config = yaml.safe_load((ROOT / "deploy" / "alertmanager" / "alertmanager.yml").read_text())
+    kept = yaml.safe_dump({"global": config.get("global", {}), "receivers": config["receivers"]})
+    addresses = re.findall(r"^[- ]*(?:\w*url|smtp_smarthost|smarthost): *(\S+)", kept, re.MULTILINE)
+    addresses += [value for name, value in SERVICES["grafana"]["environment"].items() if name.endswith("_URL")]
+    reached = [address for address in addresses if address != SERVICES["grafana"]["environment"]["GF_SERVER_ROOT_URL"]]
+    assert len(reached) >= 4
+    assert not [address for address in reached if re.search(r"//localhost|//127\.|//\[::1|^localhost|^127\.", address)]
+
+
 def test_secrets_are_made_once_and_are_fit(tmp_path: Path) -> None:
     (tmp_path / "deploy").mkdir()
     for name in ("deploy/secrets.sh", ".env.example"):
@@ -229,6 +299,10 @@ def test_secrets_are_made_once_and_are_fit(tmp_path: Path) -> None:
     assert len(secrets) == 3 and all(re.fullmatch(r"[0-9a-f]{64}", secret) for secret in secrets)
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / ".secrets").stat().st_mode) == 0o700
+    # All that Compose asks for is there.
+    for wanted in ("alertmanager", "kafka", "smtp-password"):
+        assert (tmp_path / ".secrets" / wanted).exists(), wanted
+    assert (tmp_path / ".secrets" / "smtp-password").read_text() == ""
     subprocess.run(command, capture_output=True, timeout=20, check=True)
     assert made == {path: path.read_text() for path in made}
     ignored = (ROOT / ".gitignore").read_text().split()
@@ -240,6 +314,13 @@ def test_the_image_is_not_root_and_pinned() -> None:
     assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE)[-1] == "10001:10001"
     versions = re.findall(r"^FROM [^:\s]+(?::(\S+))?", dockerfile, re.MULTILINE)
     assert len(set(versions)) == 1 and re.match(r"\d+\.\d+\.\d+-", versions[0])
+
+
+def test_what_is_built_before_our_code_is_there_is_not_kept() -> None:
+    """Setuptools passes over a file in build/ that is younger: the image would hold an empty streams/__init__.py."""
+    steps = (ROOT / "deploy" / "Dockerfile").read_text().split("\n")
+    emptied = next(at for at, line in enumerate(steps) if re.search(r"&& rm -rf build ", line))
+    assert emptied < steps.index("COPY streams streams")
 
 
 def test_compose_and_the_test_broker_run_the_same_kafka() -> None:

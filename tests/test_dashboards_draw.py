@@ -40,6 +40,7 @@ def samples() -> Iterator[tuple[str, str, float, float]]:
     for outcome, share in (("advanced", 2.0), ("dropped", 6.0)):
         yield "trustwatch_steps_total", f'stage="evaluate",segment="channel=paid",outcome="{outcome}"', 0, share
     yield "trustwatch_open_finding", f'{FINDING},severity="page",level="alert",owner="growth-team"', 1, 0
+    yield "trustwatch_open_finding_view", 'finding="abc",view="soon"', 1, 0
     yield "trustwatch_open_finding_before", FINDING, 0.431, 0
     yield "trustwatch_open_finding_after", FINDING, 0.257, 0
     yield "trustwatch_open_finding_observations", FINDING, 510, 0
@@ -47,6 +48,7 @@ def samples() -> Iterator[tuple[str, str, float, float]]:
     yield "trustwatch_open_finding_onset_timestamp_seconds", FINDING, END - 86_400, 0
     yield "trustwatch_open_finding_detected_timestamp_seconds", FINDING, END - 7200, 0
     stream = 'detector="early_dropoff",view="soon",stage="evaluate",segment="channel=paid"'
+    yield "trustwatch_detector_expected", stream.replace("soon", "at_all"), 0.6, 0  # another view, and before it
     for name, value in (("observed", 0.25), ("expected", 0.43), ("expected_low", 0.38), ("expected_high", 0.48)):
         yield f"trustwatch_detector_{name}", stream, value, 0
     for i in range(30):
@@ -218,8 +220,8 @@ def test_values_are_shown_with_their_unit(value: float, unit: str, decimals: int
 
 
 def test_colours_follow_thresholds() -> None:
-    steps = panel(names.PIPELINE, "Workers ready")["fieldConfig"]["defaults"]["thresholds"]
-    assert color_of(0, steps) == _draw_panels.COLORS["red"] and color_of(1, steps) == _draw_panels.COLORS["green"]
+    steps = panel(names.PIPELINE, "Not ready")["fieldConfig"]["defaults"]["thresholds"]
+    assert color_of(0, steps) == _draw_panels.COLORS["green"] and color_of(1, steps) == _draw_panels.COLORS["red"]
 
 
 def test_styles_are_found_by_legend() -> None:

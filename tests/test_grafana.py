@@ -402,6 +402,21 @@ def test_what_is_no_more_wanted_is_removed(filled: GrafanaStub) -> None:
         assert "Fix: remove it in Grafana" in said(lambda key=key: grafana(filled).remove(found[key]))
 
 
+def test_what_others_keep_is_not_removed_and_what_is_gone_is_no_failure(filled: GrafanaStub) -> None:
+    filled.policy = {"receiver": "grafana-default-email"}
+    filled.points["trustwatch-hook"]["provenance"] = filled.templates["trustwatch"]["provenance"] = "file"
+    filled.timings["nights"]["provenance"] = "converted_prometheus"
+    filled.groups["trustwatch", "trust"]["rules"][0]["provenance"] = "file"
+    filled.dashboards["board"]["meta"]["provisioned"] = True
+    found = objects()
+    for key in ("board", "group", "point", "template", "timing"):
+        assert grafana(filled).remove(found[key]).action == "kept by others", key
+        with pytest.raises(GrafanaRefused, match=r"409|400"):  # Grafana, too, would say no
+            found[key].delete(grafana(filled).api)
+    filled.points.clear()
+    assert grafana(filled).remove(found["point"]).action == "unchanged"
+
+
 def test_a_contact_point_in_use_is_not_removed(filled: GrafanaStub) -> None:
     assert "409" in said(lambda: grafana(filled).remove(objects()["point"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 
 from detectors._base import Detector
 from streams import annotate
-from streams.annotate import OUTCOMES, Annotator, annotation
+from streams.annotate import BELIEVE_S, OUTCOMES, Annotator, annotation
 from streams.app import Line
-from streams.findings import Finding
+from streams.findings import LEAST, Finding
 from streams.frames import encode_json
 from streams.stage import ExactStage, Pace, Record, Told
 from streams.units import finding_record
@@ -52,8 +53,10 @@ def settings(stub: GrafanaStub, **more: Any) -> Any:
 
 
 @asynccontextmanager
-async def running(stub: GrafanaStub, room: int | None = None, **more: Any) -> AsyncIterator[Annotator]:
-    annotator = Annotator(settings(stub, **more), room=room)
+async def running(
+    stub: GrafanaStub, room: int | None = None, clock: Callable[[], float] = time.monotonic, **more: Any
+) -> AsyncIterator[Annotator]:
+    annotator = Annotator(settings(stub, **more), room=room, clock=clock)
     async with annotator:
         yield annotator
 
@@ -107,6 +110,16 @@ def test_one_that_was_over_before_it_began_ends_when_it_began() -> None:
     assert annotation(msgspec.structs.replace(FINDING, detected_at="2026-02-01T00:00:00Z")).end_ms == ONSET_MS
 
 
+@pytest.mark.parametrize("few", ["n_before", "n_after"])
+def test_one_of_few_people_is_shown_without_its_numbers(few: str) -> None:
+    finding = msgspec.structs.replace(RESOLVED, **{few: LEAST - 1})
+    assert annotation(finding, "https://status.example/").text == (
+        "early_dropoff: fewer than 5 people, not shown. Ended 2026-03-02 09:00 UTC.\nOwner: growth-team."
+        " Segment: evaluate (campaign=&lt;b&gt;&amp;1).\nhttps://status.example/#finding=ab12"
+    )
+    assert "40.0 %" in annotation(msgspec.structs.replace(RESOLVED, **{few: LEAST})).text
+
+
 # ── once ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -135,6 +148,47 @@ def test_after_a_restart_what_is_told_again_is_known(stub: GrafanaStub) -> None:
 
     run(test)
     assert len(stub.notes) == 3 and len(stub.writes) == 3
+
+
+def test_a_grafana_that_lost_all_it_had_is_shown_it_again_within_the_hour(stub: GrafanaStub) -> None:
+    now_s = 0.0
+
+    async def test() -> None:
+        nonlocal now_s
+        async with running(stub, clock=lambda: now_s) as annotator:
+            give(annotator, FINDING)
+            await settled(annotator, posted=1)
+            stub.notes.clear()
+            now_s = BELIEVE_S - 1
+            asked = len(stub.requests)
+            give(annotator, FINDING)
+            await settled(annotator, posted=1, known=1)
+            assert (len(stub.requests), stub.notes) == (asked, {})
+            now_s = BELIEVE_S
+            give(annotator, FINDING)
+            await settled(annotator, posted=2, known=1)
+
+    run(test)
+    assert [note["tags"][-1] for note in stub.notes.values()] == ["finding:ab12"]
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(503, {"posted": 3}), (401, {"posted": 2, "refused": 1})], ids=str)
+def test_and_at_once_where_it_was_away_or_had_forgotten_our_token(
+    stub: GrafanaStub, status: int, outcome: dict[str, int]
+) -> None:
+    async def test() -> None:
+        async with running(stub, clock=lambda: 0.0) as annotator:
+            give(annotator, FINDING)
+            await settled(annotator, posted=1)
+            stub.notes.clear()
+            stub.fail(status, times=1)
+            give(annotator, numbered(1))
+            await settled(annotator, **{name: n - (name == "posted") for name, n in outcome.items()})
+            give(annotator, FINDING)
+            await settled(annotator, **outcome)
+
+    run(test)
+    assert "finding:ab12" in [note["tags"][-1] for note in stub.notes.values()]
 
 
 def test_two_workers_that_tell_of_the_same_leave_one(stub: GrafanaStub) -> None:

@@ -17,7 +17,7 @@ import dashboards._provisioned as provisioned
 from dashboards import names
 from dashboards._provisioned import DASHBOARDS, PROVISIONING, Files
 from streams.cli import cli
-from streams.errors import ConfigError, GrafanaUnavailable, UsageError
+from streams.errors import ConfigError, GrafanaRefused, GrafanaUnavailable, UsageError
 from streams.settings import ENV_PREFIX, load_settings
 from tests.grafana_stub import TOKEN, GrafanaStub, grafana_stub
 
@@ -278,6 +278,68 @@ def test_and_removed_if_asked(shrunk: GrafanaStub) -> None:
     assert told("--prune").keys() == {"unchanged"}
 
 
+NIGHT = [{"times": [{"start_time": "00:00", "end_time": "08:00"}]}]
+FOREIGN = ("trust-safety-pager", "Trust and Safety nights", "trust_and_safety", "Trustwatch-fans", "trustwatchers")
+KEPT = ("trustwatch-of-a-file", "trustwatch")
+"""Names of others, and names of ours under which a file on that Grafana keeps something."""
+
+
+def theirs(stub: GrafanaStub, provenance: str, *names_: str) -> None:
+    """Give it a contact point, a mute timing and a template of each name."""
+    for name in names_:
+        uid = name.replace(" ", "-")
+        stub.points[uid] = {"uid": uid, "name": name, "type": "email", "settings": {"addresses": "c@d"},
+                            "provenance": provenance}  # fmt: skip
+        stub.timings[name] = {"name": name, "time_intervals": NIGHT, "provenance": provenance}
+        if name not in stub.templates:
+            stub.templates[name] = {"name": name, "template": "x", "version": "v0", "provenance": provenance}
+
+
+def test_a_rule_that_the_files_retire_is_left_over_like_others(shrunk: GrafanaStub, files: Path) -> None:
+    retired = {"apiVersion": 1, "deleteRules": [{"orgId": 1, "uid": "trustwatch-old"}]}
+    write(files / "alerting" / "retired.yaml", yaml.safe_dump(retired))
+    assert told()["left over"] == LEFT and told("--prune")["removed"] == LEFT
+    assert set(shrunk.groups) == {("trustwatch", "trust")}
+
+
+@pytest.mark.parametrize("provenance", ["", "api", "file", "converted_prometheus"])
+def test_prune_touches_nothing_whose_name_is_not_ours(shrunk: GrafanaStub, provenance: str) -> None:
+    theirs(shrunk, provenance, *FOREIGN)
+    before = {name: dict(getattr(shrunk, name)) for name in ("points", "timings", "templates")}
+    assert told("--prune", "--dry-run")["removed"] == told("--prune")["removed"] == LEFT
+    del before["points"]["trustwatch-old"]
+    assert before == {name: getattr(shrunk, name) for name in before}
+
+
+def test_prune_touches_nothing_that_others_keep_under_a_name_of_ours(shrunk: GrafanaStub) -> None:
+    theirs(shrunk, "file", *KEPT)
+    shrunk.points["trustwatch-old"]["provenance"] = "file"
+    shrunk.groups["trustwatch", "old"]["rules"][0]["provenance"] = "converted_prometheus"
+    shrunk.dashboards["trust-old"]["meta"]["provisioned"] = True
+    assert told().keys() == told("--prune", "--dry-run").keys() == told("--prune").keys() == {"unchanged"}
+    assert shrunk.writes == []
+
+
+def test_prune_removes_what_is_ours_by_name(shrunk: GrafanaStub) -> None:
+    theirs(shrunk, "api", "trustwatch-gone")
+    assert set(told("--prune")["removed"]) - set(LEFT) == {
+        "contact point trustwatch-gone", "notification template trustwatch-gone", "mute timing trustwatch-gone",
+    }  # fmt: skip
+    assert set(shrunk.timings) == {"nights"} and set(shrunk.templates) == {"trustwatch"}
+
+
+@pytest.mark.usefixtures("files")
+def test_a_rule_that_others_keep_in_our_group_stays(stub: GrafanaStub) -> None:
+    told()
+    rules = stub.groups["trustwatch", "trust"]["rules"]
+    rules += [rules[0] | {"uid": "of-a-file", "title": "F", "provenance": "file"},
+              rules[0] | {"uid": "by-hand", "title": "H"}]  # fmt: skip
+    assert told()["left over"] == ["alert rule by-hand"]
+    rules.pop()
+    assert told("--prune").keys() == {"unchanged"}
+    assert [rule["uid"] for rule in stub.groups["trustwatch", "trust"]["rules"]] == ["trustwatch-a", "of-a-file"]
+
+
 @pytest.mark.usefixtures("files")
 def test_a_rule_in_our_group_that_no_file_has(stub: GrafanaStub) -> None:
     told()
@@ -317,6 +379,20 @@ def test_a_failure_in_the_middle_is_told_and_the_next_sync_goes_on(stub: Grafana
     found = told()
     assert found["changed"] == ["notification policy tree"]
     assert found["created"] == ["rule group trust", "dashboard trust-overview"]
+
+
+@pytest.mark.parametrize("variable", ["ALERT_WEBHOOK_URL", "ALERT_SLACK_URL"])
+@pytest.mark.usefixtures("files")
+def test_a_secret_that_grafana_repeats_is_told_by_its_variable(
+    stub: GrafanaStub, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Somebody left out https://, and Grafana says what it was sent."""
+    monkeypatch.setenv(f"{ENV_PREFIX}{variable}", "hook.example/" + "long/" * 60 + "secret?a=1&b=secret")
+    with pytest.raises(GrafanaRefused) as caught:
+        run("sync")
+    message = str(caught.value)
+    assert f'unsupported protocol scheme in "$TRUSTWATCH_{variable}"' in message and "is answered with 400" in message
+    assert message.count(f"$TRUSTWATCH_{variable}") == 2 and "secret" not in message and "long" not in message
 
 
 # ── configuration ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -415,6 +491,22 @@ def test_the_committed_files_go_into_a_grafana_and_a_second_sync_changes_nothing
     linked = {(rule["annotations"]["__dashboardUid__"], rule["annotations"]["__panelId__"])
               for rule in rules if "__panelId__" in rule["annotations"]}  # fmt: skip
     assert linked and linked <= panels
+
+
+def test_somebody_elses_timing_of_a_plain_name_stays_as_it_is(stub: GrafanaStub) -> None:
+    stub.timings["outside-working-hours"] = made = {"name": "outside-working-hours", "time_intervals": NIGHT}
+    told("--prune")
+    assert stub.timings["outside-working-hours"] is made
+    assert set(stub.timings) == {"outside-working-hours", "trustwatch-outside-working-hours"}
+
+
+def test_all_of_ours_that_lives_in_no_folder_has_a_name_that_says_so(stub: GrafanaStub) -> None:
+    told()
+    assert all(re.match("trustwatch(-|$)", name) for name in (*stub.points, *stub.timings, *stub.templates))
+    for found in (stub.points, stub.timings, stub.templates):  # and prune knows them by it
+        name, one = next(iter(found.items()))
+        found[f"{name}-old"] = one | {"uid": f"{name}-old", "name": f"{name}-old"}
+    assert len(told()["left over"]) == 3
 
 
 def all_panels(model: dict[str, Any]) -> list[dict[str, Any]]:

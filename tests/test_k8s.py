@@ -19,8 +19,10 @@ import pytest
 import yaml
 
 from deploy.k8s.__main__ import prometheus_rule
+from streams.errors import ConfigError
 from streams.settings import ENV_PREFIX, Settings, load_settings
 from tests.conftest import ROOT
+from tests.test_compose import most_memory_bytes
 
 FOLDER = ROOT / "deploy" / "k8s"
 CRDS = ROOT / "tests" / "data" / "crds"
@@ -130,14 +132,15 @@ def test_every_manifest_is_listed_and_none_twice() -> None:
         "labels",
         "images",
         "configMapGenerator",
+        "patches",
         "resources",
     }
 
 
-def settings_of_pods() -> Settings:
+def settings_of_pods(**more: str) -> Settings:
     """What a pod runs with: the ConfigMap and the secret."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ENV_PREFIX)}
-    ours = SECRET_VALUES | {"TRUSTWATCH_CONFIG": str(FOLDER / "trustwatch.yaml")}
+    ours = SECRET_VALUES | more | {"TRUSTWATCH_CONFIG": str(FOLDER / "trustwatch.yaml")}
     with mock.patch.dict(os.environ, kept | ours, clear=True):
         return load_settings()
 
@@ -181,7 +184,7 @@ def test_pods_are_restricted(name: str, pod: dict[str, Any]) -> None:
         assert "memory" in container["resources"]["limits"]
         for variable in container["env"]:
             secret = variable.get("valueFrom", {}).get("secretKeyRef")
-            assert secret is None or secret["key"] in SECRET["stringData"]
+            assert secret is None or secret["key"] in SECRET["stringData"] or secret.get("optional") is True
             assert secret is not None or not re.search("KEY|PASSWORD|TOKEN", variable["name"])
 
 
@@ -252,6 +255,36 @@ def test_prometheus_finds_the_pods_under_the_name_that_alerts_use() -> None:
     for deployment in of_kind("Deployment").values():
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         assert service["spec"]["selector"].items() <= labels.items()
+
+
+def test_the_patch_gives_what_the_operator_reads_a_release_and_nothing_else() -> None:
+    (patch,) = KUSTOMIZATION["patches"]
+    (operation,) = yaml.safe_load(patch["patch"])
+    assert (operation["op"], operation["path"]) == ("add", "/metadata/labels/release") and operation["value"]
+    wanted = f"{patch['target']['group']}/{patch['target']['version']}"
+    patched = [one for one in RESOURCES if one["apiVersion"] == wanted]
+    assert {one["kind"] for one in patched} == {"ServiceMonitor", "PrometheusRule"}
+    # RFC 6902: `add` fails where the parent is not there.
+    assert all(one["metadata"]["labels"] for one in patched)
+
+
+def test_a_worker_shows_annotations_once_it_has_a_token() -> None:
+    variables = {one["name"]: one for one in dict(pods())["trustwatch-worker"]["containers"][0]["env"]}
+    name = "TRUSTWATCH_MONITORING__GRAFANA_TOKEN"
+    secret = variables[name]["valueFrom"]["secretKeyRef"]
+    assert secret == {"name": "trustwatch", "key": name, "optional": True}
+    assert f"--from-literal={name}=" in (FOLDER / "secret.example.yaml").read_text()
+    switch = {"TRUSTWATCH_MONITORING__GRAFANA_ANNOTATIONS": "true"}
+    with pytest.raises(ConfigError, match="grafana_token"):
+        settings_of_pods(**switch)
+    monitoring = settings_of_pods(**switch, **{name: "a token for tests"}).monitoring
+    assert monitoring.grafana_annotations and monitoring.grafana_api and monitoring.status_url
+
+
+def test_a_worker_has_the_memory_that_its_limits_may_take() -> None:
+    (container,) = dict(pods())["trustwatch-worker"]["containers"]
+    limit = re.fullmatch(r"(\d+)Gi", container["resources"]["limits"]["memory"])
+    assert limit and int(limit[1]) * 2**30 > most_memory_bytes(settings_of_pods())
 
 
 def test_the_rules_are_those_of_prometheus() -> None:

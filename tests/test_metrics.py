@@ -171,6 +171,63 @@ def test_every_counter_of_a_detector_is_there_as_soon_as_its_partition_is_owned(
         assert samples(text, f"trustwatch_{metric}_total") == {(name, "1"): 0.0 for name in discover()}, metric
 
 
+def test_counts_that_move_with_a_partition_name_it(fed: Fed) -> None:
+    """A sum over what a worker owns would fall when a partition goes, and Prometheus would take that for a restart."""
+    text = text_of(fed.line)
+    for name, slots in (("overflowed_labels", fed.line.sessionize.slots), ("unwatched_observations",
+                        fed.line.watch.slots)):  # fmt: skip
+        assert samples(text, f"trustwatch_{name}_total") == {(str(partition),): 0.0 for partition in slots}
+    refused = families(text)["trustwatch_stage_refused_messages"].samples
+    assert {(s.labels["stage"], s.labels["partition"]) for s in refused} == {
+        (stage.name, str(partition)) for stage in (fed.line.sessionize, fed.line.watch) for partition in stage.slots
+    }
+
+
+def restored(fresh: Fed, monkeypatch: pytest.MonkeyPatch, end: int | None) -> list[Slot]:
+    """Slots of a line after a kill: their states are of offset 9, their logs end at `end`."""
+    found = list[Slot]()
+    for stage in (fresh.line.sessionize, fresh.line.watch):
+        slots = {p: Slot(slot.unit, offset=9, durable=9) for p, slot in stage.slots.items()}
+        monkeypatch.setattr(stage, "slots", slots)
+        monkeypatch.setattr(stage._source, "end", lambda partition: end)
+        found += stage.slots.values()
+    return found
+
+
+def counters(line: Line) -> set[str]:
+    """Counters of the partitions, not of the process, that have samples."""
+    states = {f"trustwatch_{name}" for name in (
+        "events", "steps", "leads", "evictions", "findings", "cohort_steps", "lead_score", "unwatched_observations")
+    }  # fmt: skip
+    return {family.name for family in LineCollector(line)._families() if family.name in states and family.samples}
+
+
+def test_after_a_kill_counters_wait_until_they_are_where_they_were(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = counters(fed.line)
+    assert len(everything) == 8
+    collector, slots = LineCollector(fed.line), restored(fed, monkeypatch, end=20)
+
+    def told() -> dict[str, int]:
+        return {family.name: len(family.samples) for family in collector._families()}
+
+    held = told()
+    assert not [name for name in everything if held[name]]
+    assert held["trustwatch_detector_level"] and held["trustwatch_open_sessions"] and held["trustwatch_ready"]
+    for slot in slots:
+        slot.offset, slot.untouched = 19, False
+    assert not told()["trustwatch_events"], "the offset is noted before the batch is applied"
+    assert all(told()[name] for name in everything)
+    monkeypatch.setattr(fed.line.sessionize._source, "end", lambda partition: 500)
+    assert all(told()[name] for name in everything), "new messages are no reason to leave them out again"
+
+
+def test_counters_are_told_at_once_where_nothing_is_to_be_read_again(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    restored(fed, monkeypatch, end=10)
+    assert len(counters(fed.line)) == 8
+    restored(fed, monkeypatch, end=None)
+    assert not counters(fed.line), "while the end of the log is not known, nobody can say"
+
+
 def test_the_false_page_budget_what_is_given_of_it_and_what_became_of_it(fed: Fed) -> None:
     names = {("detector", name, "severity", cls.alert.severity) for name, cls in discover().items()}
     for line in (fed.line, Line(SETTINGS)):

@@ -19,6 +19,7 @@ import yaml
 
 from deploy.stack import Ports, Receiver, alertmanager_config, prometheus_config, sample
 from deploy.stack.configs import faster_rules
+from deploy.stack.receiver import Notification, print_notification
 from deploy.stack.sample import moved, shift_to, truth, write_moved
 from streams.errors import BrokerUnavailable, ConfigError
 from tests.conftest import ROOT
@@ -97,6 +98,18 @@ def test_routes_stay_and_every_receiver_is_told_at_its_own_path() -> None:
 def test_a_port_given_twice_is_told() -> None:
     with pytest.raises(ConfigError, match="given twice"):
         Ports(kafka=20_001, prometheus=20_001)
+
+
+def test_the_receiver_answers_as_slack_does() -> None:
+    with Receiver() as receiver, urllib.request.urlopen(f"{receiver.url}/slack", b'{"text": "late"}', 5) as answer:
+        assert (answer.status, answer.headers.get_content_type(), answer.read()) == (200, "text/plain", b"ok")
+
+
+def test_the_heartbeat_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("DeadMan", "LagHigh"):
+        alert = {"status": "firing", "labels": {"alertname": name}}
+        print_notification(Notification(0.0, "x", "firing", {"alertname": name}, [alert]))
+    assert capsys.readouterr().out == "[firing] LagHigh → x: \n"
 
 
 def post(url: str, body: bytes) -> int:

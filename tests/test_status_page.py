@@ -5,14 +5,17 @@ Screenshots go to `report/`; `WRITE_IMAGES=1` also renews those of the README in
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
 import re
 import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.resources import as_file, files
@@ -20,14 +23,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from pydantic import SecretStr
 
 from streams._process import free_port, wait_until
+from streams.app import Line
 from streams.recorded import RecordedFile
 from streams.replay import Replay
+from streams.settings import WebSettings
+from streams.web import WebServer
 from tests.conftest import ROOT, KafkaUnderTest, kafka_required
 from tests.integration.live import LiveLine, live_line
+from tests.test_metrics import SETTINGS, Fed
+from tests.test_web import FINDING
 
 CHROMIUM = ROOT / ".cache" / "chromium"
 REPORT = ROOT / "report"
@@ -38,7 +48,21 @@ START_MS = 90_000
 FOUND_MS = 240_000
 OPEN_KINDS = 3
 """Erosions hidden in the sample, see `streams/sample/truth.json`."""
+SOON_MS = 15_000
 pytestmark = pytest.mark.integration
+
+
+class Quiet:
+    """A worker in this process."""
+
+    def __init__(self, fed: Fed, port: int) -> None:
+        self.fed = fed
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/"
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url.rstrip("/") + path, timeout=10) as answer:
+            return json.loads(answer.read())
 
 
 def chromium() -> tuple[str, dict[str, str]] | None:
@@ -54,6 +78,18 @@ def chromium() -> tuple[str, dict[str, str]] | None:
     return None
 
 
+def font_configuration(folder: Path, unpacked: Path = CHROMIUM) -> Path:
+    """A configuration by which the fonts of `make chromium` are found beside those of the system, if it has any."""
+    path = folder / "fonts.conf"
+    includes = "".join(
+        f'<include ignore_missing="yes">{root}etc/fonts/fonts.conf</include>' for root in ("/", f"{unpacked}/")
+    )
+    path.write_text(
+        f"<fontconfig>{includes}<dir>{unpacked}/usr/share/fonts</dir><cachedir>{folder}/fonts</cachedir></fontconfig>"
+    )
+    return path
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     found = chromium()
@@ -62,13 +98,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
             pytest.fail("REQUIRE_KAFKA is set, but Chromium is missing. Fix: make chromium", pytrace=False)
         pytest.skip("NO CHROMIUM: the page was not looked at. Fix: make chromium")
     path, needed = found
-    home = str(tmp_path_factory.mktemp("chromium"))
+    home = tmp_path_factory.mktemp("chromium")
     with sync_playwright() as playwright:
         # Root in a container has no sandbox; the browser sees nothing but our own page.
         launched = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
             env={**{name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}, **needed,
-                 "HOME": home},
+                 "HOME": str(home), "FONTCONFIG_FILE": str(font_configuration(home))},
         )  # fmt: skip
         yield launched
         launched.close()
@@ -241,8 +277,8 @@ def test_the_series_turns_at_the_onset(eroded: Installation) -> None:
         body = eroded.get(f"/api/findings/{finding['id']}")
         if finding["detector"] == "lead_score_drift":
             continue  # acceptance is known days after the hand-over that an onset is told in
-        after = [one for one in body["series"] if one["from"] > _epoch(finding["onset"]) and one["n"]]
-        before = [one for one in body["series"] if one["to"] < _epoch(finding["onset"]) and one["n"]]
+        after = [one for one in body["series"] if one["from"] > _epoch(finding["onset"]) and one["rate"] is not None]
+        before = [one for one in body["series"] if one["to"] < _epoch(finding["onset"]) and one["rate"] is not None]
         assert len(before) >= 3 and len(after) >= 2, (finding["summary"], body["series"])
         assert abs(_mean(before) - finding["before"]) < 0.08, finding["summary"]
         assert abs(_mean(after) - finding["after"]) < 0.12, finding["summary"]
@@ -341,6 +377,188 @@ def test_a_page_with_a_token_asks_for_it_once(kafka: KafkaUnderTest, tmp_path: P
         page.reload()
         expect(page.locator("#partitions")).to_contain_text("only ingests")
         made.close()
+
+
+# ── a worker that is made up: what is rare ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[Quiet]:
+    """A worker to which nothing comes any more; three seconds ago the last event did."""
+    fed = Fed()
+    for _ in fed.feed():
+        pass
+    for slot in fed.line.sessionize.slots.values():
+        for source in slot.unit.stage.state.sources.values():
+            source.time = time.time() - 3
+    watcher = next(iter(fed.line.watch.slots.values())).unit.stage
+    watcher._judge.findings["f1"] = FINDING
+    fed.line.settings = fed.line.settings.model_copy(update={"web": WebSettings(port=0)})
+    made = WebServer(fed.line)
+    with ThreadPoolExecutor(1) as aside:  # this thread has a loop already, Playwright's
+        aside.submit(asyncio.run, made.on_start()).result()
+        yield Quiet(fed, made.port)
+        aside.submit(asyncio.run, made.on_stop()).result()
+
+
+@contextmanager
+def looking(browser: Browser, port: int) -> Iterator[Page]:
+    """A page that may complain."""
+    made = browser.new_context(viewport={"width": 1360, "height": 900})
+    try:
+        page = made.new_page()
+        page.set_default_timeout(SOON_MS)
+        yield page
+        assert not page.evaluate("window.hacked")
+    finally:
+        made.close()
+
+
+def test_ages_grow_when_nothing_comes_any_more(quiet: Quiet, browser: Browser) -> None:
+    with looking(browser, quiet.port) as page:
+        page.goto(quiet.url)
+        age = page.locator("#data [data-reached]").first
+        expect(age).to_be_visible(timeout=SOON_MS)
+        first = _seconds(age.inner_text())
+        assert 2 <= first < 110
+        settled = [page.expect_response("**/api/data") for _ in range(2)]
+        for turn in settled:
+            with turn as answer:
+                pass
+        assert answer.value.status == 304  # byte by byte the same
+        assert wait_until(lambda: _seconds(age.inner_text()) > first + 4, SOON_MS / 1000, every_s=0.3)
+
+
+def test_a_section_that_fails_is_said_and_the_others_go_on(quiet: Quiet, browser: Browser) -> None:
+    with looking(browser, quiet.port) as page:
+        page.route("**/api/leads", lambda route: route.fulfill(status=500, json={"error": "a bug"}))
+        page.goto(quiet.url)
+        expect(page.locator("#trouble")).to_have_text("Not up to date: leads (a bug).", timeout=SOON_MS)
+        expect(page.locator("a.finding")).to_have_count(1)
+        expect(page.locator("#journey-table table")).to_be_visible()
+        expect(page.locator("#state")).not_to_have_text("not connected")
+        page.unroute("**/api/leads")
+        expect(page.locator("#trouble")).to_be_hidden(timeout=SOON_MS)
+        expect(page.locator("#leads table").first).to_be_visible()
+
+
+def test_what_could_not_be_shown_once_is_asked_for_in_full_again(quiet: Quiet, browser: Browser) -> None:
+    def torn(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "segments": None})
+
+    with looking(browser, quiet.port) as page:
+        page.route("**/api/leads", torn, times=1)
+        page.goto(quiet.url)
+        expect(page.locator("#trouble")).to_contain_text("Not up to date: leads", timeout=SOON_MS)
+        expect(page.locator("#leads table").first).to_be_visible(timeout=SOON_MS)
+        expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_segments_of_a_stage_that_is_no_longer_chosen_are_dropped(quiet: Quiet, browser: Browser) -> None:
+    held: list[Route] = []
+    with looking(browser, quiet.port) as page:
+        page.goto(quiet.url)
+        expect(page.locator("#journey-table table")).to_be_visible(timeout=SOON_MS)
+        stages = page.locator("#stage option").all_text_contents()
+        one, other = "evaluate", next(stage for stage in stages if stage != "evaluate")
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        page.route(lambda url: url.endswith(f"?stage={one}"), hold)
+        page.get_by_text("Segments of a stage").click()
+        page.locator("#stage").select_option(one)
+        page.wait_for_timeout(200)
+        late = quiet.get(f"/api/segments?stage={one}")
+        page.locator("#stage").select_option(other)
+        page.wait_for_timeout(1000)
+        before = page.locator("#segments-table").inner_text()
+        late["segments"] = [{**late["segments"][1], "segment_label": "device=late"}]
+        assert held
+        for route in held:
+            route.fulfill(json=late)
+        page.wait_for_timeout(500)
+        assert "late" not in page.locator("#segments-table").inner_text() and before
+
+
+def test_answers_of_several_workers_are_not_mixed(quiet: Quiet, browser: Browser) -> None:
+    def another(route: Route) -> None:
+        answer = route.fetch(headers={"Accept": "application/json"})  # in full
+        body = {**answer.json(), "worker": "another", "open": [], "recent": []}
+        route.fulfill(status=200, json=body)
+
+    with looking(browser, quiet.port) as page:
+        page.goto(quiet.url)
+        expect(page.locator("a.finding")).to_have_count(1, timeout=SOON_MS)
+        page.route("**/api/findings", another)
+        expect(page.locator("#trouble")).to_contain_text("findings (another worker answered. Fix: cookie affinity")
+        expect(page.locator("a.finding")).to_have_count(1)
+        expect(page.locator("#live")).to_be_empty()  # nothing has ended
+        page.unroute("**/api/findings")
+        expect(page.locator("#trouble")).to_be_hidden(timeout=SOON_MS)
+        page.route("**/api/*", another)  # all of them: it was restarted
+        expect(page.locator("a.finding")).to_have_count(0, timeout=SOON_MS)
+        expect(page.locator("#live")).to_be_empty()
+
+
+def test_hostile_labels_are_text(quiet: Quiet, browser: Browser) -> None:
+    evil = '<img src=x onerror="window.hacked = 1"><script>window.hacked = 1</script>'
+    watcher = next(iter(quiet.fed.line.watch.slots.values())).unit.stage
+    told = msgspec.structs.replace(
+        FINDING, id="f2", kind=evil, owner=evil, summary=evil, unit=evil, evidence={evil: 1.0},
+        segment={"stage": "evaluate", "device": evil},
+    )  # fmt: skip
+    watcher._judge.findings["f2"] = told
+    watcher.rates["evaluate", (("device", evil),)] = {"entered": 50, "advanced": 20, "dropped": 30}
+    watcher.rates["leads", (("source", evil),)] = {"scored": 50, "score_3": 50}
+    quiet.fed.door.outcomes[evil, "dead_letter", evil] = 3
+    with opened(browser, quiet.port) as (page, _):
+        expect(page.locator("a.finding")).to_have_count(2, timeout=SOON_MS)
+        page.get_by_text("Segments of a stage").click()
+        page.locator("#stage").select_option("evaluate")
+        for place in ("#open", "#segments-table", "#leads", "#data"):
+            expect(page.locator(place)).to_contain_text("onerror", timeout=SOON_MS)
+        page.goto(f"{quiet.url}#finding=f2")
+        expect(page.locator("dialog#detail")).to_contain_text("onerror")
+        page.wait_for_timeout(300)
+        assert page.locator("main img, main script, dialog img, dialog script").count() == 0
+        assert not page.evaluate("window.hacked")
+
+
+def test_signing_in_works_beneath_an_open_finding_and_starts_one_loop(browser: Browser) -> None:
+    token = "a token for tests only"
+    line = Line(SETTINGS.model_copy(update={"web": WebSettings(port=0, token=SecretStr(token))}))
+    made = WebServer(line)
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(asyncio.run, made.on_start()).result()
+        try:
+            with looking(browser, made.port) as page:
+                page.goto(f"http://127.0.0.1:{made.port}/#finding=nobody")
+                expect(page.locator("#signin")).to_be_visible(timeout=SOON_MS)
+                page.locator("#token").fill("a token for tests only ☃")
+                page.keyboard.press("Enter")
+                expect(page.locator("#trouble")).to_have_text("That is not the token of this worker.")
+                page.locator("#token").fill(token)
+                page.evaluate("for (const _ of [1, 2, 3]) document.querySelector('#signin').requestSubmit()")
+                dialog = page.locator("dialog#detail")
+                expect(dialog).to_contain_text("belongs to another worker", timeout=SOON_MS)  # the address has stayed
+                asked: list[str] = []
+                page.on("request", lambda one: asked.append(one.url))
+                page.wait_for_timeout(7000)
+                assert 1 <= len([url for url in asked if url.endswith("/api/pipeline")]) <= 3  # one loop, every 3 s
+                page.context.clear_cookies()
+                expect(page.locator("#signin")).to_be_visible(timeout=SOON_MS)
+                expect(dialog).to_be_hidden()
+                page.locator("#token").fill(token)
+                page.get_by_role("button", name="Open").click()
+                expect(dialog).to_be_visible(timeout=SOON_MS)
+        finally:
+            aside.submit(asyncio.run, made.on_stop()).result()
+
+
+def _seconds(age: str) -> float:
+    return float(age.split(maxsplit=1)[0]) * (60 if "min" in age else 1)
 
 
 def test_the_images_of_the_readme_are_small() -> None:

@@ -15,20 +15,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 import pytest
 
-from streams.app import Line
+from streams.app import END_S, LEAVE_S, Line
 from streams.errors import ConfigError
-from streams.findings import Finding
+from streams.findings import LEAST, Finding
 from streams.settings import WebSettings, load_settings
 from streams.stage import Slot
 from streams.units import WatchUnit
-from streams.web import WebServer, require_free_web_port, server
-from streams.web.documents import LEAST, Documents, _drawn, _pointed, _quantile
+from streams.web import WebServer, reader, require_free_web_port, server
+from streams.web.documents import Documents, NotFound, _drawn, _pointed, _quantile
 from streams.web.guard import Asked, Guard, Refused
 from streams.web.history import POINTS, STEP_S, UNKNOWN, History, Point, Series, views_of
 from tests.test_metrics import SETTINGS, Fed, feed_while
@@ -212,7 +213,7 @@ def test_groups_of_fewer_than_five_are_hidden_wherever_they_show() -> None:
     documents = Documents(fresh.line, History(fresh.line))
     body = documents.make("segments")
     (row,) = body["segments"]
-    assert row["counts"] == {"entered": 9, "advanced": None, "returned": 0, "dropped": 5}
+    assert row["counts"] == {"entered": 9, "advanced": None, "returned": 0, "dropped": None}  # 9 - 5 is 4
     assert row["rates"]["early_dropoff.at_all"]["rate"] is None and row["rates"]["early_dropoff.at_all"]["n"] is None
     assert body["hidden"] == 1
     lead = documents.make("leads")["segments"][0]
@@ -220,11 +221,50 @@ def test_groups_of_fewer_than_five_are_hidden_wherever_they_show() -> None:
     assert all(band["rate"] is None for band in lead["calibration"])
 
 
+@pytest.mark.parametrize(("hits", "trials"), [(3, 20), (17, 20), (1, 5000), (4999, 5000)])
+def test_a_rate_does_not_give_away_how_few_hit_or_missed(hits: int, trials: int) -> None:
+    told = _pointed(Point(0, 0, hits, trials, 0.2, 0.1, 0.3))
+    assert told == {"n": trials, "rate": None, "expected": 0.2, "low": None, "high": None}
+    assert _pointed(Point(0, 0, 0, 20))["rate"] == 0 and _pointed(Point(0, 0, 20, 20))["rate"] == 1
+    assert _pointed(Point(0, 0, 5, 10))["rate"] == 0.5
+    fresh = Fed()
+    watcher = next(iter(fresh.line.watch.slots.values())).unit.stage
+    watcher.rates["evaluate", ()] = {"entered": trials, "advanced": hits, "dropped": trials - hits, "at_all": hits,
+                                     "not_at_all": trials - hits}  # fmt: skip
+    (row,) = Documents(fresh.line, History(fresh.line)).make("segments")["segments"]
+    assert (row["counts"]["advanced"], row["counts"]["dropped"]) == (None, None)
+    assert row["rates"]["early_dropoff.at_all"]["rate"] is None
+
+
+def test_a_hidden_part_does_not_follow_from_the_whole_and_the_other_parts() -> None:
+    fresh = Fed()
+    watcher = next(iter(fresh.line.watch.slots.values())).unit.stage
+    watcher.rates["evaluate", ()] = {"entered": 99, "advanced": 50, "returned": 3, "dropped": 46}
+    watcher.rates["leads", ()] = {"scored": 90, "handed_over": 80, "accepted": 77, "rejected": 3,
+                                  "accept_n_0": 3, "accept_k_0": 1, "accept_n_5": 40, "accept_k_5": 20,
+                                  "accept_n_9": 37, "accept_k_9": 30}  # fmt: skip
+    documents = Documents(fresh.line, History(fresh.line))
+    (row,) = documents.make("segments")["segments"]
+    assert row["counts"] == {"entered": 99, "advanced": 50, "returned": None, "dropped": None}
+    (lead,) = documents.make("leads")["segments"]
+    assert (lead["counts"]["handed_over"], lead["counts"]["accepted"], lead["counts"]["rejected"]) == (80, None, None)
+    assert [band["n"] for band in lead["calibration"]].count(None) == 2
+    assert [band["rate"] for band in lead["calibration"] if band["n"]] == [0.5]
+
+
 def test_a_finding_of_fewer_than_five_is_told_without_its_numbers(client: Client) -> None:
     for told in (client.get("/api/findings/f2").json["finding"], client.get("/api/findings").json["open"][1]):
         assert told["id"] == "f2"
         assert (told["before"], told["after"], told["n_after"], told["evidence"]) == (None, None, None, {})
         assert told["summary"] == "Fewer than 5 people: not shown."
+
+
+def test_a_finding_with_fewer_than_five_before_is_told_without_its_numbers_too() -> None:
+    fresh = Fed()
+    watcher = next(iter(fresh.line.watch.slots.values())).unit.stage
+    watcher._judge.findings["f9"] = msgspec.structs.replace(FINDING, id="f9", n_before=LEAST - 1)
+    told = Documents(fresh.line, History(fresh.line)).make("findings", "f9")["finding"]
+    assert (told["before"], told["after"], told["n_before"], told["evidence"]) == (None, None, None, {})
 
 
 def test_no_person_is_in_any_answer(client: Client, fed: Fed) -> None:
@@ -310,6 +350,20 @@ def test_the_token_opens(locked: Client) -> None:
         assert locked.get("/api/findings", Authorization=wrong.encode().decode("latin-1")).status == 401, wrong
 
 
+def test_bytes_that_are_no_text_are_no_token_either_and_no_failure(locked: Client) -> None:
+    assert locked.get("/api/findings", Authorization="Bearer \xe9").status == 401
+    assert locked.get("/api/findings", Cookie="trustwatch_session=\xe9").status == 401
+
+
+def test_other_cookies_of_the_host_are_none_of_our_business(locked: Client) -> None:
+    given = locked.get("/api/session", Authorization=f"Bearer {TOKEN}")
+    pair = given.headers["Set-Cookie"].partition(";")[0]
+    for others in ('a[b]={"odd": 1}; {}', "x; =y; café=1; {}", "trustwatch_session=old; {}", "{}; @@"):
+        cookie = others.replace("{}", pair)
+        assert locked.get("/api/findings", Cookie=cookie).status == 200, cookie
+    assert locked.get("/api/findings", Cookie=f"x{pair}").status == 401
+
+
 def test_a_browser_swaps_the_token_for_a_cookie_that_no_script_can_read(locked: Client) -> None:
     given = locked.get("/api/session", Authorization=f"Bearer {TOKEN}")
     cookie = given.headers["Set-Cookie"]
@@ -335,24 +389,50 @@ def test_no_path_leads_out_of_the_page(client: Client, path: str) -> None:
     assert b"root:" not in answer.body and b"import" not in answer.body
 
 
-def test_more_connections_than_allowed_are_hung_up_and_others_go_on(client: Client) -> None:
-    held = [socket.create_connection(("127.0.0.1", client.port), timeout=5) for _ in range(server.CONNECTIONS + 5)]
+def test_more_connections_than_allowed_take_the_place_of_those_that_ask_for_nothing(client: Client) -> None:
+    held = [socket.create_connection(("127.0.0.1", client.port), timeout=5) for _ in range(server.CONNECTIONS)]
+    time.sleep(2 * server.BORN_S)  # each has its protocol by then
     try:
-        refused = 0
-        for one in held[server.CONNECTIONS :]:
-            refused += one.recv(1) == b""
-        assert refused >= 5
+        assert client.get("/healthz").status == 200
+        assert held[0].recv(1) == b""
     finally:
         for one in held:
             one.close()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
+
+
+def test_however_many_pages_are_open_a_probe_is_answered(client: Client) -> None:
+    viewers = [http.client.HTTPConnection("127.0.0.1", client.port, timeout=10) for _ in range(server.CONNECTIONS)]
+    try:
+        for viewer in viewers:
+            viewer.request("GET", "/api/findings")
+            answer = viewer.getresponse()
+            assert answer.status == 200 and answer.read() and not answer.will_close
+        for _ in range(10):
             assert client.get("/healthz").status == 200
-            return
-        except (http.client.RemoteDisconnected, ConnectionError):
-            time.sleep(0.05)
-    raise AssertionError("the server does not take connections any more")
+        viewers[-1].request("GET", "/api/findings")  # the newest are still connected
+        assert viewers[-1].getresponse().status == 200
+    finally:
+        for viewer in viewers:
+            viewer.close()
+
+
+def test_answers_that_take_long_leave_room_for_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(Documents, "_leads", lambda _: (go_on.wait(30), {})[1])
+    with serving(Line(WEB)) as (asking, _):
+        held = [socket.create_connection(("127.0.0.1", asking.port), timeout=10) for _ in range(server.CONNECTIONS)]
+        try:
+            for one in held:
+                one.send(b"GET /api/leads HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            said = b""
+            while not said.endswith(b"}"):
+                said += held[-1].recv(4096)
+            assert b" 503 " in said and b"too many ask at once" in said
+            assert asking.get("/healthz").status == 200
+        finally:
+            go_on.set()
+            for one in held:
+                one.close()
 
 
 def test_a_connection_that_asks_for_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,6 +466,16 @@ def test_a_short_token_is_refused_and_never_repeated() -> None:
     assert TOKEN not in repr(LOCKED.web)
 
 
+def test_a_token_that_nobody_could_send_is_refused_and_an_empty_one_is_none() -> None:
+    for odd in (f"{TOKEN}\n", f" {TOKEN}", f"{TOKEN}é", f"{TOKEN}\tx"):
+        with pytest.raises(ConfigError, match=r"web\.token must be printable ASCII .* Fix: ") as refused:
+            load_settings(web={"token": odd})
+        assert TOKEN not in str(refused.value)
+    assert load_settings(web={"token": ""}).web.token is None
+    with pytest.raises(ConfigError, match=r"web\.token is not set"):
+        load_settings(web={"token": "", "host": "0.0.0.0"})
+
+
 def test_a_taken_port_is_said_before_the_worker_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -408,6 +498,20 @@ def test_the_port_is_freed() -> None:
         assert asking.get("/healthz").status == 200
     with pytest.raises(ConnectionRefusedError):
         asking.get("/healthz")
+
+
+def test_stopping_is_quiet_when_the_thread_has_ended_before() -> None:
+    made = WebServer(Line(WEB))
+    asyncio.run(made.on_start())
+    assert made._loop is not None and made._end is not None and made._thread is not None
+    made._loop.call_soon_threadsafe(made._end.set)
+    made._thread.join(10)
+    assert not made._thread.is_alive()
+    asyncio.run(made.on_stop())
+
+
+def test_stopping_leaves_the_kafka_clients_time_to_stop() -> None:
+    assert LEAVE_S + 2 * server.STOP_S <= END_S - 2.5
 
 
 def test_the_server_has_a_thread_of_its_own_and_loads_no_more_than_it_needs() -> None:
@@ -461,6 +565,106 @@ def test_what_has_not_changed_is_not_sent_again_and_text_is_packed(client: Clien
     assert client.get("/static/app.js", If_None_Match=client.get("/static/app.js").headers["ETag"]).status == 304
 
 
+def test_a_bug_is_no_missing_page(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def buggy(_: Documents) -> None:
+        raise KeyError("secret of a bug")
+
+    monkeypatch.setattr(Documents, "_leads", buggy)
+    with serving(Line(WEB)) as (asking, _):
+        answer = asking.get("/api/leads")
+    assert answer.status == 500 and b"secret" not in answer.body
+    assert "KeyError" in caplog.text
+
+
+def test_answers_say_which_worker_they_are_of(client: Client) -> None:
+    workers = {client.get(f"/api/{name}").json["worker"] for name in ("findings", "segments", "leads", "findings/f1")}
+    workers.add(client.get("/api/findings/nobody").json["worker"])
+    assert len(workers) == 1 and re.fullmatch("[0-9a-f]{8}", workers.pop())
+    with serving(Line(WEB)) as (other, _):
+        assert other.get("/api/findings").json["worker"] != client.get("/api/findings").json["worker"]
+
+
+class Costly:
+    """Documents that cost a lot, and a clock that stands still while nobody moves it."""
+
+    worker = "w"
+
+    def __init__(self, cost_s: float) -> None:
+        self.cost_s, self.now, self.cpu_s = cost_s, 1000.0, 0.0
+        self.made: list[tuple[str, ...]] = []
+
+    def require(self, *_: str) -> None:
+        pass
+
+    def make(self, *key: str) -> dict[str, str]:
+        self.cpu_s += self.cost_s
+        self.made.append(key)
+        if key[1] == "nobody":
+            raise NotFound("nobody")
+        return {}
+
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> reader.Reader:
+        clock = SimpleNamespace(monotonic=lambda: self.now, thread_time=lambda: self.cpu_s)
+        monkeypatch.setattr(reader, "time", clock)
+        made = reader.Reader(Line(WEB))
+        made._documents = self  # type: ignore[assignment]  # what it asks of them
+        return made
+
+
+def test_all_documents_together_take_two_percent_of_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    costly = Costly(cost_s=0.2)
+    reading = costly.asked(monkeypatch)
+
+    async def view(hours: float) -> None:
+        until = costly.now + hours * 3600
+        while costly.now < until:
+            for name in ("findings", "segments", "leads", "data", "pipeline"):
+                await reading.get(name)
+            await reading.get("segments", "", "evaluate")
+            costly.now += 3
+
+    asyncio.run(view(hours=2))
+    reading.close()
+    assert 0.015 * 7200 < costly.cpu_s <= 0.02 * 7200 + 6 * costly.cost_s  # and once each, at first
+    times = [costly.made.count(key) for key in set(costly.made)]
+    assert len(times) == 6 and max(times) - min(times) <= 1  # each in its turn
+
+
+def test_what_is_not_there_is_remembered_and_guessing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    costly = Costly(cost_s=0.2)
+    reading = costly.asked(monkeypatch)
+
+    async def guess() -> None:
+        await reading.get("findings")
+        for _ in range(50):
+            with pytest.raises(NotFound, match="nobody"):
+                await reading.get("findings", "nobody")
+        assert len(costly.made) == 2
+        with pytest.raises(reader.Busy, match="Fix: ask again"):
+            for number in range(1000):
+                await reading.get("findings", str(number))
+        assert costly.cpu_s * reader.REST <= reader.MOST_REST_S + 2 * 0.2 * reader.REST
+        await reading.get("findings")  # what is known is given all the same
+
+    asyncio.run(guess())
+    reading.close()
+
+
+def test_only_segments_have_a_stage(client: Client) -> None:
+    assert client.get("/api/leads?stage=nowhere").headers["ETag"] == client.get("/api/leads").headers["ETag"]
+    reading = reader.Reader(Line(WEB))
+
+    async def ask() -> None:
+        for stage in ("", "evaluate", "nowhere"):
+            await reading.get("leads", "", stage)
+        with pytest.raises(NotFound):
+            await reading.get("segments", "", "nowhere")
+
+    asyncio.run(ask())
+    reading.close()
+    assert list(reading._kept) == [("leads", "", "")]
+
+
 def test_reading_while_frames_are_applied_never_fails() -> None:
     fresh = Fed()
     history = History(fresh.line)
@@ -494,6 +698,62 @@ def test_the_history_adds_up_to_what_was_counted() -> None:
     assert [point.ts for point in points] == sorted(point.ts for point in points)
 
 
+class Broken:
+    """State of a detector with a bug."""
+
+    @property
+    def first_ts(self) -> float:
+        raise AttributeError("first_ts of nothing")
+
+    @property
+    def rates(self) -> None:
+        raise ValueError("no such rate")
+
+    acceptance = conversion = rates
+
+
+def test_a_detector_that_cannot_be_read_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    fresh = Fed()
+    history = History(fresh.line)
+    documents = Documents(fresh.line, history)
+    for count, _ in enumerate(fresh.feed()):
+        history.look()
+        if count == 1:
+            for slot in fresh.line.watch.slots.values():
+                for (name, *_key), instance in slot.unit.stage.detectors():
+                    if name in ("hesitation", "lead_score_drift"):
+                        instance.trace = Broken.first_ts.fget  # type: ignore[attr-defined]
+                        instance.observe = lambda _: None
+                        instance.state = Broken()
+    history.look()
+    assert {row["detector"]: row["seen_s"] > 0 for row in documents.make("findings")["learning"]} == {
+        name: name not in ("hesitation", "lead_score_drift") for name in fresh.line.plan.detectors.classes}  # fmt: skip
+    assert documents.make("leads")["segments"]
+    view = next(view for view in history.views if view.key == "early_dropoff.at_all")
+    assert len(list(history.series("evaluate", (), view))) >= 2
+    assert history.torn > 10
+    said = [record.getMessage() for record in caplog.records if "was not read" in record.getMessage()]
+    assert len(said) == 2 and "hesitation" in "".join(said)
+
+
+def test_looks_that_fail_become_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    looks = 12
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == looks:
+            raise asyncio.CancelledError
+
+    reading = reader.Reader(Line(WEB))
+    monkeypatch.setattr(reading._history, "look", lambda: 1 / 0)
+    monkeypatch.setattr(reader, "asyncio", SimpleNamespace(sleep=rest, get_running_loop=asyncio.get_running_loop))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(reading.watch())
+    reading.close()
+    assert rests == sorted(rests) and rests[0] < 1 and rests[-1] == reader.LONGEST_REST_S
+
+
 def test_a_partition_that_goes_is_forgotten_and_one_that_comes_again_starts_afresh() -> None:
     fresh = Fed()
     for _ in fresh.feed():
@@ -524,10 +784,22 @@ def test_a_series_is_bounded_and_loses_nothing_but_detail() -> None:
     assert (sum(point.k for point in points), sum(point.n for point in points)) == (10_000, 20_000)
     assert sum(point.span_s for point in points) == 10_000 * STEP_S
     assert all(abs(point.expected - 0.5) < 1e-9 for point in points)
-    whole = series.total(1e12)
+    whole = series.total(1e12, 10_000 * STEP_S)
     assert whole is not None and (whole.k, whole.n) == (10_000, 20_000) and abs(whole.low - 0.4) < 1e-9
     assert {type(value) for value in whole} == {float}  # JSON takes no numpy
-    assert Series().total(1.0) is None
+    assert Series().total(1.0, 1e12) is None
+
+
+def test_the_last_day_ends_now_and_not_when_a_stream_was_last_seen() -> None:
+    series = Series()
+    for at in range(1, 11):
+        series.add(Point(at * 3600.0, 3600.0, 5, 10, 0.5, 0.4, 0.6))
+    quiet = series.total(86_400.0, 1e9)
+    assert quiet is not None and (quiet.n, _pointed(quiet)["n"], _pointed(quiet)["rate"]) == (0, 0, None)
+    half = series.total(5 * 3600.0, 10 * 3600.0)
+    assert half is not None and (half.k, half.n) == (25, 50)
+    later = series.total(5 * 3600.0, 12 * 3600.0)
+    assert later is not None and later.n == 30
 
 
 def test_points_join_by_their_trials() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from deploy.kafka import available
 from deploy.stack.programs import missing_programs
-from deploy.stack.receiver import Notification, Receiver
+from deploy.stack.receiver import Receiver, print_notification
 from deploy.stack.sample import replay_sample, shift_to
 from deploy.stack.stack import Ports, Stack
 from streams.errors import TrustwatchError
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _run(folder: Path, ports: Ports, arguments: argparse.Namespace) -> None:
-    with Receiver(_tell) as receiver, Stack(folder, receiver.url, ports=ports) as stack:
+    with Receiver(print_notification) as receiver, Stack(folder, receiver.url, ports=ports) as stack:
         for what, where in stack.addresses.items():
             print(f"{what + ':':<24}{where}", flush=True)
         print(f"{'Logs:':<24}{folder}", flush=True)
@@ -80,12 +80,6 @@ class _Replaying(threading.Thread):
         print(
             f"Replayed {done.messages:,} messages in {done.seconds:.0f} s; alerts follow within two minutes", flush=True
         )
-
-
-def _tell(notification: Notification) -> None:
-    # The dead man's heartbeat comes every minute by design: it would drown the rest.
-    if notification.group.get("alertname") != "DeadMan":
-        print(*notification.lines(), sep="\n", flush=True)
 
 
 def _arguments() -> argparse.Namespace:

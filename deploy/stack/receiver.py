@@ -105,12 +105,18 @@ class Receiver:
                         code = 200
                     except (msgspec.DecodeError, KeyError, TypeError):
                         code = 400  # Alertmanager logs it and does not try again
-                self.send_response(code)
-                self.end_headers()
+                self._answer(code, b"ok" if code == 200 else b"no notification")
 
             def do_GET(self) -> None:
-                self.send_response(200)  # for a health check
+                self._answer(200, b"ok")  # for a health check
+
+            def _answer(self, code: int, body: bytes) -> None:
+                # As Slack does: Grafana takes any other text for a failure, and sends again.
+                self.send_response(code)
+                self.send_header("Content-Type", "text/plain")
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Nothing: requests are told by `on_notification`."""
@@ -126,6 +132,12 @@ def _read(receiver: str, said: dict[str, Any]) -> Notification:
     return Notification(time.time(), receiver, "", {}, [], text or "a message without text")
 
 
+def print_notification(notification: Notification) -> None:
+    """Print it, but for the dead man's heartbeat: it comes every minute by design and would drown the rest."""
+    if notification.group.get("alertname") != "DeadMan":
+        print(*notification.lines(), sep="\n", flush=True)
+
+
 def main() -> int:
     """Print what comes until Ctrl-C or SIGTERM; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.stack.receiver", description=__doc__)
@@ -134,9 +146,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Receiver(
-            lambda one: print(*one.lines(), sep="\n", flush=True), arguments.host, arguments.port
-        ) as receiver:
+        with Receiver(print_notification, arguments.host, arguments.port) as receiver:
             print(f"listening on {receiver.url}", flush=True)
             signal.pause()
     except KeyboardInterrupt:

@@ -1,16 +1,20 @@
 """The answers: what a worker knows, as JSON, read without stopping it.
 
-Dicts of the line are copied by `list(...)`, in one step under the GIL; long ones are read with breaths. A group of
-fewer than five people is left out (`null`), wherever it shows.
+Dicts of the line are copied by `list(...)`, in one step under the GIL; long ones are read with breaths. A count of
+fewer than five is left out (`null`), wherever it shows, and so is what would give it away: a rate with fewer than five
+hits or misses, and a second part of a whole of which one part is hidden. What is counted are steps and leads: a person
+who comes twice counts twice.
 """
 
 from __future__ import annotations
 
 import resource
+import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
@@ -20,17 +24,15 @@ import msgspec
 from detectors._base import Detector
 from streams.combine import LEADS
 from streams.events import REASONS
-from streams.findings import Finding, iso
+from streams.findings import LEAST, Finding, is_small, iso
 from streams.frames import NEVER
 from streams.metrics import LEAD_COUNTS, LEVELS, OUTCOMES, STEP_OUTCOMES, _Breath, segment_label
 from streams.watch import Key, Watcher
-from streams.web.history import UNKNOWN, History, Point, View, consumed, segment_of
+from streams.web.history import UNKNOWN, History, Instances, Point, View, consumed, segment_of
 
 if TYPE_CHECKING:
     from streams.app import Line
 
-LEAST: Final = 5
-"""People in a group that is shown."""
 WINDOW_S: Final = 86_400.0
 """Event time over which rates are told beside their baseline, seconds."""
 LEADS_WINDOW_S: Final = 7 * 86_400.0
@@ -46,18 +48,42 @@ BANDS: Final = 5
 Body = dict[str, Any]
 
 
+class NotFound(Exception):
+    """There is no such answer, finding or stage."""
+
+
 class Documents:
     """Makes them.
 
     Args:
         line: what is read.
         history: what was seen before.
+
+    Attributes:
+        worker: tells the answers of one process from those of another; it says nothing else.
     """
 
     def __init__(self, line: Line, history: History) -> None:
         self._line = line
         self._history = history
         self._version = version("trustwatch")
+        self._makers = {"findings": self._findings, "leads": self._leads, "data": self._data,
+                        "pipeline": self._pipeline}  # fmt: skip
+        self.worker = secrets.token_hex(4)
+
+    def require(self, name: str, what: str = "", stage: str = "") -> None:
+        """See whether there may be such an answer, without reading the line.
+
+        Raises:
+            NotFound: there is none for sure.
+        """
+        if (name != "segments" and name not in self._makers) or (what and name != "findings"):
+            raise NotFound(
+                f"no such answer; known: /api/segments, /api/{', /api/'.join(self._makers)}, /api/findings/<id>"
+            )
+        journey = self._line.plan.journey.stages
+        if stage and stage not in journey:
+            raise NotFound(f"no stage {stage[:40]!r}; known: {', '.join(journey)}")
 
     def make(self, name: str, what: str = "", stage: str = "") -> Body:
         """One answer.
@@ -68,18 +94,12 @@ class Documents:
             stage: only rows of this stage; only with `segments`.
 
         Raises:
-            LookupError: there is no such answer, finding or stage.
+            NotFound: there is no such answer, finding or stage.
         """
-        makers = {"findings": self._findings, "leads": self._leads, "data": self._data, "pipeline": self._pipeline}
-        if what and name == "findings":
-            return self._finding(what)
-        if name == "segments" and not what:
+        self.require(name, what, stage)
+        if name == "segments":
             return self._segments(stage)
-        if name not in makers or what:
-            raise LookupError(
-                f"no such answer; known: /api/segments, /api/{', /api/'.join(makers)}, /api/findings/<id>"
-            )
-        return makers[name]()
+        return self._finding(what) if what else self._makers[name]()
 
     # ── findings ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -99,8 +119,8 @@ class Documents:
     def _told(self, finding: Finding) -> Body:
         cls = self._line.plan.detectors.classes.get(finding.detector)
         body: Body = msgspec.to_builtins(finding)
-        if finding.n_after < LEAST:
-            hidden = dict.fromkeys(("before", "after", "n_after"))
+        if is_small(finding):
+            hidden = dict.fromkeys(("before", "after", "n_before", "n_after"))
             body |= {**hidden, "evidence": {}, "summary": f"Fewer than {LEAST} people: not shown."}
         where = segment_label(segment_of(finding))
         return body | {"title": cls.title if cls else finding.detector, "segment_label": where,
@@ -110,7 +130,7 @@ class Documents:
         watchers = self._history.watchers()
         found = next((one for w in watchers.values() for one in w.findings if one.id == name), None)
         if found is None:
-            raise LookupError(f"no finding {name[:40]!r} here: it is older than limits.findings, or belongs to another"
+            raise NotFound(f"no finding {name[:40]!r} here: it is older than limits.findings, or belongs to another"
                               " worker")  # fmt: skip
         segment = segment_of(found)
         views = [view for view in self._history.views if view.detector == found.detector]
@@ -133,8 +153,9 @@ class Documents:
             watcher.state.judged_until - first
             for watcher in watchers.values()
             for key, instance in _Breath().over(watcher.detectors())
-            if key[0] == name and not key[2] and (first := _first_ts(instance)) is not None
-        ]
+            if key[0] == name and not key[2]
+            and (first := self._history.ask(name, partial(_first_ts, instance), None)) is not None
+        ]  # fmt: skip
         params = self._line.plan.detectors.params[name]
         return {
             "detector": name,
@@ -148,8 +169,6 @@ class Documents:
 
     def _segments(self, stage: str) -> Body:
         journey = self._line.plan.journey.stages
-        if stage and stage not in journey:
-            raise LookupError(f"no stage {stage[:40]!r}; known: {', '.join(journey)}")
         watchers = self._history.watchers()
         keys = [
             (counts.get("entered", 0), key, partition)
@@ -174,7 +193,7 @@ class Documents:
         stage, segment = key
         counts = dict(watcher.rates.get(key, {}))
         views = {
-            view.key: self._rate(view, key, counts)
+            view.key: self._rate(view, key, counts, watcher.state.judged_until)
             for view in self._history.views
             if view.detector != "lead_score_drift" and not counts.keys().isdisjoint(view.trials)
         }
@@ -182,7 +201,7 @@ class Documents:
             "stage": stage,
             "segment": dict(segment),
             "segment_label": segment_label(segment),
-            "counts": {name: _shown(counts.get(name, 0)) for name in ("entered", *STEP_OUTCOMES)},
+            "counts": _shown(counts, ("entered", *STEP_OUTCOMES), STEP_OUTCOMES),
             "rates": views,
             "levels": self._levels(key, watcher),
         }
@@ -191,9 +210,9 @@ class Documents:
         said = ((name, watcher.verdicts.get((name, *key))) for name in self._line.plan.detectors.classes)
         return {name: verdict.level for name, verdict in said if verdict is not None}
 
-    def _rate(self, view: View, key: Key, counts: Mapping[str, int], window_s: float = WINDOW_S) -> Body:
+    def _rate(self, view: View, key: Key, counts: Mapping[str, int], until: float, window_s: float = WINDOW_S) -> Body:
         """A rate of late beside its baseline; of all since the worker started where that is all there is."""
-        whole = self._history.series(*key, view).total(window_s)
+        whole = self._history.series(*key, view).total(window_s, until)
         if whole is None:
             k, n = (sum(counts.get(name, 0) for name in names) for names in (view.hits, view.trials))
             whole = Point(0.0, 0.0, k, n)
@@ -205,9 +224,10 @@ class Documents:
         watchers = self._history.watchers()
         rows = []
         for watcher in watchers.values():
+            instances = dict(watcher.detectors())
             for (stage, segment), counts in _Breath().over(list(watcher.rates.items())):
                 if stage == LEADS and counts.get("scored", 0) >= LEAST:
-                    rows.append(self._lead_row((stage, segment), dict(counts), watcher))
+                    rows.append(self._lead_row((stage, segment), dict(counts), watcher, instances))
         rows.sort(key=lambda row: (bool(row["segment"]), len(row["segment"]), -(row["counts"]["scored"] or 0)))
         scale = self._line.settings.leads
         return {
@@ -220,7 +240,7 @@ class Documents:
             "left_out": max(0, len(rows) - MOST_ROWS),
         }
 
-    def _lead_row(self, key: Key, counts: dict[str, int], watcher: Watcher) -> Body:
+    def _lead_row(self, key: Key, counts: dict[str, int], watcher: Watcher, instances: Instances) -> Body:
         views = [view for view in self._history.views if view.detector == "lead_score_drift"]
         bins = self._line.settings.leads.score_bins
         scored = [counts.get(f"score_{b}", 0) for b in range(bins)]
@@ -229,31 +249,35 @@ class Documents:
         return {
             "segment": dict(key[1]),
             "segment_label": segment_label(key[1]),
-            "counts": {name: _shown(counts.get(name, 0)) for name in LEAD_COUNTS},
+            "counts": _shown(counts, LEAD_COUNTS, ("accepted", "rejected"), ("won", "lost")),
             "mean_score": scale.score_min + mean * (scale.score_max - scale.score_min),
-            "rates": {view.key: self._rate(view, key, counts, LEADS_WINDOW_S) for view in views},
-            "calibration": self._calibration(key, counts, watcher),
+            "rates": {
+                view.key: self._rate(view, key, counts, watcher.state.judged_until, LEADS_WINDOW_S) for view in views
+            },
+            "calibration": self._calibration(counts, instances.get(("lead_score_drift", *key))),
             "levels": self._levels(key, watcher),
         }
 
-    def _calibration(self, key: Key, counts: Mapping[str, int], watcher: Watcher) -> list[Body]:
+    def _calibration(self, counts: Mapping[str, int], instance: Detector[Any, Any] | None) -> list[Body]:
         """Acceptance by part of the score scale, as observed and as the detector has learnt it."""
         bins, scale = self._line.settings.leads.score_bins, self._line.settings.leads
-        curve = _curve(watcher._instances.get(("lead_score_drift", *key)), bins)
+        curve = self._history.ask("lead_score_drift", partial(_curve, instance, bins), list[float]())
         width = (scale.score_max - scale.score_min) / bins
         bands: list[list[int]] = [[] for _ in range(BANDS)]
         for b in range(bins):
             bands[b * BANDS // bins].append(b)
-        found = []
+        points = []
         for band in bands:
             leads = [counts.get(f"accept_n_{b}", 0) for b in band]
             n, k = sum(leads), sum(counts.get(f"accept_k_{b}", 0) for b in band)
             promised = sum(m * curve[b] for m, b in zip(leads, band, strict=True)) / n if curve and n else UNKNOWN
-            found.append(
-                {"from": scale.score_min + band[0] * width, "to": scale.score_min + (band[-1] + 1) * width,
-                 **_pointed(Point(0.0, 0.0, k, n, promised))}
-            )  # fmt: skip
-        return found
+            points.append(Point(0.0, 0.0, k, n, promised))
+        second = _second([point.n for point in points], [_gives_away(point) for point in points])
+        return [
+            {"from": scale.score_min + band[0] * width, "to": scale.score_min + (band[-1] + 1) * width,
+             **_pointed(point, hidden=at == second)}
+            for at, (band, point) in enumerate(zip(bands, points, strict=True))
+        ]  # fmt: skip
 
     # ── data trust ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -343,6 +367,7 @@ class Documents:
         complete = len(events) == topics.events_partitions and len(counts) == topics.counts_partitions
         known = [w.state.judged_until for w in watchers.values() if w.state.judged_until != NEVER]
         return {
+            "worker": self.worker,
             "partitions": {
                 "events": events, "events_of": topics.events_partitions, "counts": counts,
                 "counts_of": topics.counts_partitions, "complete": complete,
@@ -381,16 +406,38 @@ def _urgency(finding: Finding) -> tuple[bool, bool, float, str]:
     return finding.direction != "worse", finding.level != "alert", -finding.score, finding.onset
 
 
-def _shown(count: int) -> int | None:
-    """A count of people, unless they are too few."""
-    return count if count == 0 or count >= LEAST else None
+def _shown(counts: Mapping[str, int], names: Sequence[str], *wholes: Sequence[str]) -> dict[str, int | None]:
+    """Counts by name, but not those that are too few; wholes are parts that add up to something that is shown."""
+    hidden = {name for name in names if _is_few(counts.get(name, 0))}
+    for parts in wholes:
+        at = _second([counts.get(name, 0) for name in parts], [name in hidden for name in parts])
+        if at is not None:
+            hidden.add(parts[at])
+    return {name: None if name in hidden else counts.get(name, 0) for name in names}
 
 
-def _pointed(point: Point) -> Body:
+def _second(sizes: Sequence[float], hidden: Sequence[bool]) -> int | None:
+    """Which part is to be hidden, too, lest the one that is follows from the others; None if none need be."""
+    if sum(hidden) != 1:
+        return None
+    return min((at for at, size in enumerate(sizes) if size and not hidden[at]), key=sizes.__getitem__, default=None)
+
+
+def _is_few(count: float) -> bool:
+    return 0 < count < LEAST
+
+
+def _gives_away(point: Point) -> bool:
+    """Whether the rate says how few hit, or did not."""
+    return _is_few(point.n) or _is_few(point.k) or _is_few(point.n - point.k)
+
+
+def _pointed(point: Point, *, hidden: bool = False) -> Body:
     """A rate with its baseline; NaN becomes null in JSON."""
-    if point.n < LEAST:
+    if hidden or not point.n or _gives_away(point):
+        is_counted = not hidden and not _is_few(point.n)
         return {
-            "n": None if point.n else 0,
+            "n": round(point.n) if is_counted else None,
             "rate": None,
             "expected": _number(point.expected),
             "low": None,
@@ -410,7 +457,7 @@ def _drawn(points: list[Point]) -> list[Body]:
     least_s = sum(point.span_s for point in points) / MOST_POINTS
     for point in points:
         last = joined[-1] if joined else None
-        if last is not None and (last.n < ENOUGH_N or last.span_s < least_s):
+        if last is not None and (last.n < ENOUGH_N or last.span_s < least_s or _gives_away(last)):
             joined[-1] = last.join(point)
         else:
             joined.append(point)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hmac
 from hashlib import sha256
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -98,9 +97,9 @@ class Guard:
             return True
         scheme, _, shown = asked.authorization.partition(" ")
         if scheme.lower() == "bearer":
-            return hmac.compare_digest(_digest(shown.strip().encode()), _digest(self._token))
-        cookie = "" if asked.path == SESSION else _cookie(asked.cookie)
-        return hmac.compare_digest(cookie.encode(), self.session.encode())
+            return hmac.compare_digest(_digest(_bytes(shown.strip())), _digest(self._token))
+        cookies = [] if asked.path == SESSION else _cookies(asked.cookie)
+        return any(hmac.compare_digest(_bytes(cookie), self.session.encode()) for cookie in cookies)
 
     @property
     def session(self) -> str:
@@ -125,9 +124,12 @@ def _digest(value: bytes) -> bytes:
     return sha256(value).digest()
 
 
-def _cookie(header: str) -> str:
-    try:
-        morsel = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
+def _bytes(header: str) -> bytes:
+    """As it was sent: bytes of a header that are no UTF-8 come as lone surrogates."""
+    return header.encode("utf-8", "surrogateescape")
+
+
+def _cookies(header: str) -> list[str]:
+    """Values of our cookie; what others of this host have set, however odd, is none of our business."""
+    pairs = (part.partition("=") for part in header.split(";"))
+    return [value.strip() for name, _, value in pairs if name.strip() == COOKIE]

@@ -6,12 +6,13 @@ as time goes on, so a track of any length takes the same memory. What was before
 
 from __future__ import annotations
 
+import logging
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import isnan
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from detectors.lead_score_drift import ACCEPT, WIN, LeadScoreDrift
 from streams.combine import LEADS
 from streams.findings import Finding
 from streams.frames import NEVER, Segment
+from streams.judge import Where
 from streams.metrics import OUTCOMES, _Breath
 from streams.watch import Key, Watcher
 
@@ -38,8 +40,10 @@ CHOOSE_EVERY_S: Final = 30.0
 PACE_EVERY_S: Final = 2.0
 PACES: Final = 150
 UNKNOWN: Final = float("nan")
-TORN: Final = (ArithmeticError, LookupError, RuntimeError, TypeError)
-"""What a detector may raise that is read while it learns; the baseline is then left out of one point, and counted."""
+AnswerT = TypeVar("AnswerT")
+log = logging.getLogger(__name__)
+
+Instances = Mapping[Where, Detector[Any, Any]]
 
 
 class View(NamedTuple):
@@ -132,17 +136,17 @@ class Series:
         for begin in range(0, len(self._numbers), WIDTH):
             yield Point(*self._numbers[begin : begin + WIDTH])
 
-    def total(self, window_s: float) -> Point | None:
-        """All of the last so many seconds of event time, as one point; None if there is nothing."""
+    def total(self, window_s: float, until: float) -> Point | None:
+        """All of so many seconds of event time until then, as one point; None if nothing was ever noted."""
         if not self._numbers:
             return None
         rows = np.frombuffer(self._numbers).reshape(-1, WIDTH)
-        rows = rows[rows[:, 0] > rows[-1, 0] - window_s]
+        rows = rows[rows[:, 0] > until - window_s]
         n, known = rows[:, 3], ~np.isnan(rows[:, 4])
         baseline = [UNKNOWN] * 3
         if (weight := float(n[known].sum())) > 0:
             baseline = [float(n[known] @ rows[known, column]) / weight for column in (4, 5, 6)]
-        return Point(float(rows[-1, 0]), float(rows[:, 1].sum()), float(rows[:, 2].sum()), float(n.sum()), *baseline)
+        return Point(until, float(rows[:, 1].sum()), float(rows[:, 2].sum()), float(n.sum()), *baseline)
 
     def add(self, point: Point) -> None:
         """Take a point; it joins the last one while both are not wider than a step."""
@@ -195,7 +199,7 @@ class History:
         views: the rates that are followed.
         tracks: counts partition → stream → what it did.
         paces: throughput, every few seconds.
-        torn: baselines that could not be read because their detector was learning.
+        torn: questions that a detector did not answer, because it was learning meanwhile, or has a bug.
         since: when it began to look, seconds since the epoch.
     """
 
@@ -209,6 +213,7 @@ class History:
         self.paces: deque[Pace] = deque(maxlen=PACES)
         self._paced = (0.0, 0)
         self.torn = 0
+        self._complained: set[str] = set()
         self.since = time.time()
 
     def watchers(self) -> dict[int, Watcher]:
@@ -231,10 +236,23 @@ class History:
             at = watcher.state.judged_until
             if at == NEVER:
                 continue
-            for key, track in self.tracks[partition].items():
-                if at - track.at >= STEP_S:
-                    breath.take()
-                    track.look(at, self._sums(watcher, key), self._baselines(watcher, key))
+            due = [(key, track) for key, track in self.tracks[partition].items() if at - track.at >= STEP_S]
+            instances = dict(watcher.detectors()) if due else {}
+            for key, track in due:
+                breath.take()
+                track.look(at, self._sums(watcher, key), self._baselines(instances, key))
+
+    def ask(self, detector: str, question: Callable[[], AnswerT], otherwise: AnswerT) -> AnswerT:
+        """What a detector says that may be learning at this moment; one that raises costs nobody else anything."""
+        try:
+            return question()
+        except Exception as error:
+            self.torn += 1
+            if detector not in self._complained:
+                self._complained.add(detector)
+                log.warning("status page: %s was not read; said once, counted in torn_baselines", detector,
+                            exc_info=error)  # fmt: skip
+            return otherwise
 
     def track(self, stage: str, segment: Segment) -> Track | None:
         """What is remembered of a stream; None if it is not followed."""
@@ -281,27 +299,26 @@ class History:
             for view in self.views
         ]
 
-    def _baselines(self, watcher: Watcher, key: Key) -> list[tuple[float, float, float]]:
+    def _baselines(self, instances: Instances, key: Key) -> list[tuple[float, float, float]]:
         traces: dict[str, Mapping[str, float]] = {}
         found = []
         for view in self.views:
             if view.detector not in traces:
-                traces[view.detector] = self._trace(watcher, view.detector, key)
+                traces[view.detector] = self._trace(instances.get((view.detector, *key)), view.detector)
             get, before = traces[view.detector].get, f"{view.name}." if view.name else ""
             found.append(
                 (get(f"{before}expected", UNKNOWN), get(f"{before}low", UNKNOWN), get(f"{before}high", UNKNOWN))
             )
         return found
 
-    def _trace(self, watcher: Watcher, detector: str, key: Key) -> Mapping[str, float]:
-        instance = watcher._instances.get((detector, *key))
+    def _trace(self, instance: Detector[Any, Any] | None, detector: str) -> Mapping[str, float]:
         if instance is None:
             return {}
-        try:
-            return instance.trace() or _learnt(instance)
-        except TORN:
-            self.torn += 1
-            return {}
+
+        def trace() -> dict[str, float]:
+            return {name: float(value) for name, value in (instance.trace() or _learnt(instance)).items()}
+
+        return self.ask(detector, trace, {})
 
     def _pace(self) -> None:
         now, (then, before) = time.time(), self._paced

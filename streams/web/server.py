@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,20 +23,24 @@ from mode import Service
 
 from streams.errors import ConfigError
 from streams.settings import WebSettings
-from streams.web.documents import waits_for
+from streams.web.documents import NotFound, waits_for
 from streams.web.guard import COOKIE, COOKIE_S, HEADERS, PROBES, SESSION, Asked, Guard, Refused
-from streams.web.reader import Document, Reader, document
+from streams.web.reader import Busy, Document, Reader, document
 
 if TYPE_CHECKING:
     from streams.app import Line
 
 CONNECTIONS: Final = 64
+"""One more takes the place of one that waits: probes get through, however many pages are open."""
+ANSWERS: Final = 48
+"""Answers with data that may be under way at once; the other connections are for what needs no reading."""
 BORN_S: Final = 0.05
 FIRST_REQUEST_S: Final = 10.0
 """A connection that has not asked for anything by then is closed."""
 KEEP_ALIVE_S: Final = 30.0
 ANSWER_S: Final = 5.0
-STOP_S: Final = 2.0
+STOP_S: Final = 0.5
+"""For answers under way when the worker stops: its last checkpoint is worth more, and comes after."""
 BEAT_S: Final = 1.0
 STUCK_S: Final = 60.0
 """Silence of the line's event loop after which the process counts as dead; Kafka has given it up by then."""
@@ -74,8 +79,9 @@ class WebServer(Service):  # type: ignore[misc]
     async def on_stop(self) -> None:
         """Close the port; what is under way may end, but not for long."""
         if self._thread is not None and self._loop is not None and self._end is not None:
-            self._loop.call_soon_threadsafe(self._end.set)
-            await asyncio.to_thread(self._thread.join, STOP_S + 1.0)
+            with suppress(RuntimeError):  # its loop is closed: it ended before, and has said why
+                self._loop.call_soon_threadsafe(self._end.set)
+            await asyncio.to_thread(self._thread.join, 2 * STOP_S)
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _beat(self) -> None:
@@ -98,7 +104,7 @@ class WebServer(Service):  # type: ignore[misc]
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         runner = web.AppRunner(
             application(self._line, self._reader, self._silent_s), access_log=None, handle_signals=False,
-            keepalive_timeout=KEEP_ALIVE_S, lingering_time=1.0,
+            keepalive_timeout=KEEP_ALIVE_S, lingering_time=1.0, shutdown_timeout=STOP_S,
         )  # fmt: skip
         await runner.setup()
         assert runner.server is not None  # made by setup
@@ -124,16 +130,16 @@ class _Doorman:
 
     def __init__(self, server: web.Server) -> None:
         self._server = server
-        self._protocols: set[Any] = set()
+        self._protocols: dict[Any, None] = {}  # in the order in which they came
         self._unborn: set[Any] = set()
 
     def __call__(self) -> asyncio.Protocol:
         # A protocol has its transport a turn of the loop after it was made: many may be accepted at once until then.
-        self._protocols = {one for one in self._protocols if one.transport is not None or one in self._unborn}
-        if len(self._protocols) >= CONNECTIONS:
+        self._protocols = {one: None for one in self._protocols if one.transport is not None or one in self._unborn}
+        if len(self._protocols) >= CONNECTIONS and not self._make_room():
             return _Full()
         protocol, loop = self._server(), asyncio.get_running_loop()
-        self._protocols.add(protocol)
+        self._protocols[protocol] = None
         self._unborn.add(protocol)
         loop.call_later(BORN_S, self._unborn.discard, protocol)
 
@@ -144,6 +150,15 @@ class _Doorman:
 
         loop.call_later(FIRST_REQUEST_S, give_up)
         return protocol
+
+    def _make_room(self) -> bool:
+        """Close the oldest connection that waits for a request; a browser just makes another when it has one."""
+        for one in self._protocols:
+            if one.transport is not None and one._waiter is not None and not one._messages:
+                one.force_close()
+                del self._protocols[one]
+                return True
+        return False
 
 
 class _Full(asyncio.Protocol):
@@ -159,13 +174,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def application(line: Line, reader: Reader, silent_s: Callable[[], float]) -> web.Application:
     """The routes, behind the guard."""
     guard, pages = Guard(line.settings), _static()
-    app = web.Application(middlewares=[_guarded(guard)])
+    app = web.Application(middlewares=[_guarded(guard, reader.worker)])
+    places = asyncio.Semaphore(ANSWERS)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         name, what = request.match_info["name"], request.match_info.get("what", "")
-        arguments = {key: request.query[key] for key in ("stage",) if key in request.query}
-        async with asyncio.timeout(ANSWER_S):
-            found = await reader.get(name, what, **arguments)
+        if places.locked():
+            raise Busy("too many ask at once. Fix: ask again")
+        async with places, asyncio.timeout(ANSWER_S):
+            found = await reader.get(name, what, request.query.get("stage", ""))
         return _send(request, found, "application/json")
 
     async def page(request: web.Request) -> web.StreamResponse:
@@ -200,7 +217,7 @@ def application(line: Line, reader: Reader, silent_s: Callable[[], float]) -> we
     return app
 
 
-def _guarded(guard: Guard) -> Any:
+def _guarded(guard: Guard, worker: str) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = request.headers
@@ -211,8 +228,10 @@ def _guarded(guard: Guard) -> Any:
             response = await handler(request)
         except Refused as refused:
             response = _say(refused.status, {"error": str(refused)}, refused.headers)
-        except LookupError as error:
-            response = _say(404, {"error": str(error.args[0])})
+        except NotFound as error:
+            response = _say(404, {"error": str(error), "worker": worker})
+        except Busy as error:
+            response = _say(503, {"error": str(error)})
         except web.HTTPException as error:
             response = _say(error.status, {"error": error.reason})
         except TimeoutError:

@@ -69,7 +69,7 @@ def test_digest_tells_states_apart() -> None:
 
 
 def test_a_scaffolded_detector_works_as_it_is(tmp_path: Path) -> None:
-    module_path, test_path = _scaffold.write("checkout_stall", tmp_path)
+    module_path, test_path, _ = _scaffold.write("checkout_stall", tmp_path)
     assert module_path == tmp_path / "detectors" / "checkout_stall.py"
     cls = detector_of(load(module_path, "checkout_stall"))
     cases = load(test_path, "test_checkout_stall")

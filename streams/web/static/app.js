@@ -6,29 +6,57 @@ import * as sections from "./sections.js";
 
 const EVERY_MS = 3000;
 const SLOWEST_MS = 30000;
-const known = new Map();
+const PATIENCE_MS = 15000; // one that hangs holds up the others for so long
+const SECTIONS = [
+  ["/api/findings", "findings", (body) => { findings.render(body); announce(body); }],
+  ["/api/segments", "journey", sections.journey],
+  ["/api/leads", "leads", sections.leads],
+  ["/api/data", "data trust", sections.data],
+  ["/api/pipeline", "pipeline", sections.pipeline],
+];
+const known = new Map(); // path → what is on the page
+let worker = null;
 let seen = null;
 let failed = 0;
 let shown = null;
+let locked = false;
+let timer = null;
+let wrong = new Map(); // section → what is wrong with it
 
 class NeedsToken extends Error {}
 
-/** The newest answer, and whether it differs from the last. */
+/** The newest answer; it is known only once it is on the page, so what could not be shown is asked for in full again. */
 async function ask(path) {
   const before = known.get(path);
-  const answer = await fetch(path, { headers: before ? { "If-None-Match": before.etag } : {}, cache: "no-store" });
+  const answer = await fetch(path, { headers: before ? { "If-None-Match": before.etag } : {}, cache: "no-store",
+    signal: AbortSignal.timeout(PATIENCE_MS) });
   if (answer.status === 401) throw new NeedsToken();
-  if (answer.status === 304) return [before.body, false];
+  if (answer.status === 304) return { ...before, fresh: false };
   const body = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(body.error ?? answer.statusText), { status: answer.status });
-  known.set(path, { etag: answer.headers.get("ETag"), body });
-  return [body, true];
+  if (!answer.ok) throw Object.assign(new Error(body.error ?? answer.statusText), { status: answer.status, worker: body.worker });
+  return { etag: answer.headers.get("ETag"), body, fresh: true };
 }
 
-async function show(path, render) {
-  const [body, fresh] = await ask(path);
-  if (fresh) render(body);
-  return body;
+/** Put an answer on the page, unless it is there. */
+function show(path, render, { etag, body, fresh }) {
+  if (!fresh) return;
+  render(body);
+  known.set(path, { etag, body });
+}
+
+/** Whose answers are shown: those of one worker at a time, or cards would come and go with each that answers. */
+function settle(answers) {
+  if (answers.some((one) => one.body.worker === worker)) return;
+  worker = answers[0].body.worker; // the first turn, or it was restarted, or the proxy has moved us
+  known.clear();
+  seen = null;
+}
+
+const segmentsPath = () => `/api/segments?stage=${encodeURIComponent($("stage").value)}`;
+
+/** Segments of the stage that is chosen: when they come it may be another. */
+function showSegments(path, answer) {
+  if (path === segmentsPath() && answer.body.worker === worker) show(path, sections.segments, answer);
 }
 
 function announce(body) {
@@ -60,17 +88,38 @@ function header(body, pipeline) {
   $("partitions").textContent = note ?? "";
 }
 
+/** The sections that could not be asked for or shown are said; the others go on. */
 async function refresh() {
-  const [body, , , , pipeline] = await Promise.all([
-    show("/api/findings", (found) => { findings.render(found); announce(found); }),
-    show("/api/segments", sections.journey),
-    show("/api/leads", sections.leads),
-    show("/api/data", sections.data),
-    show("/api/pipeline", sections.pipeline),
-    $("segments").open && $("stage").value ? show(`/api/segments?stage=${encodeURIComponent($("stage").value)}`, sections.segments) : null,
-  ]);
-  header(body, pipeline);
-  if (shown) await open(shown, false);
+  const wanted = [...SECTIONS];
+  if ($("segments").open && $("stage").value) wanted.push([segmentsPath(), "segments", null]);
+  const results = await Promise.allSettled(wanted.map(([path]) => ask(path)));
+  const reasons = results.filter((one) => one.status === "rejected").map((one) => one.reason);
+  const locking = reasons.find((reason) => reason instanceof NeedsToken);
+  if (locking) throw locking;
+  if (reasons.length === results.length) throw reasons[0];
+  wrong = new Map();
+  settle(results.filter((one) => one.status === "fulfilled").map((one) => one.value));
+  const others = [];
+  wanted.forEach(([path, name, render], index) => {
+    const { status, value, reason } = results[index];
+    try {
+      if (status === "rejected") throw reason;
+      if (value.body.worker !== worker) others.push(name);
+      else if (render === null) showSegments(path, value);
+      else show(path, render, value);
+    } catch (error) {
+      wrong.set(name, error.message);
+    }
+  });
+  if (others.length) wrong.set(others.join(", "), "another worker answered. Fix: cookie affinity at the proxy");
+  summary();
+  if (shown) await open(shown, false).catch((error) => wrong.set("finding", error.message));
+}
+
+function summary() {
+  const [body, pipeline] = ["/api/findings", "/api/pipeline"].map((path) => known.get(path)?.body);
+  if (body && pipeline) header(body, pipeline);
+  if (!body || !pipeline || wrong.has("findings") || wrong.has("pipeline")) return state("lost", "partly known");
   const judged = body.learning.some((one) => one.ok + one.warn + one.alert > 0);
   if (!pipeline.ready) state("waiting", "starting");
   else if (!judged && !body.open.length) state("waiting", body.judged_until ? "learning" : "no events yet");
@@ -84,12 +133,13 @@ function trouble(text) {
 }
 
 async function turn() {
+  clearTimeout(timer);
   let wait = EVERY_MS;
   if (!document.hidden) {
     try {
       await refresh();
       failed = 0;
-      trouble("");
+      trouble([...wrong].map(([name, text]) => `Not up to date: ${name} (${text}).`).join(" "));
     } catch (error) {
       if (error instanceof NeedsToken) return signIn();
       failed += 1;
@@ -97,11 +147,15 @@ async function turn() {
       state("lost", "not connected");
       trouble(`The worker does not answer (${error.message}). What is shown is from before; asking again.`);
     }
+    sections.ages();
   }
-  setTimeout(turn, wait);
+  timer = setTimeout(turn, wait);
 }
 
 function signIn() {
+  locked = true;
+  shown = null; // the address stays: what it names opens after the token
+  if (dialog.open) dialog.close(); // beneath an open one the form would be inert
   $("main").hidden = true;
   $("signin").hidden = false;
   state("waiting", "locked");
@@ -110,14 +164,33 @@ function signIn() {
 
 $("signin").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const answer = await fetch("/api/session", { headers: { Authorization: `Bearer ${$("token").value}` } });
-  $("token").value = "";
-  if (!answer.ok) return trouble("That is not the token of this worker.");
-  trouble("");
+  const button = event.target.querySelector("button");
+  if (button.disabled) return;
+  button.disabled = true;
+  try {
+    trouble(await unlock($("token").value));
+  } catch (error) {
+    trouble(`The worker does not answer (${error.message}).`);
+  } finally {
+    button.disabled = false;
+    $("token").value = "";
+  }
+  if (!locked) {
+    turn();
+    route();
+  }
+});
+
+/** Swap the token for a cookie; returns what is wrong with it. */
+async function unlock(token) {
+  const sent = /^[ -~]+$/.test(token); // more no header can carry, and no token has
+  const answer = sent ? await fetch("/api/session", { headers: { Authorization: `Bearer ${token}` } }) : null;
+  if (!answer?.ok) return "That is not the token of this worker.";
+  locked = false;
   $("signin").hidden = true;
   $("main").hidden = false;
-  turn();
-});
+  return "";
+}
 
 // ── the page of a finding: #finding=<id> ──
 
@@ -125,15 +198,19 @@ const dialog = $("detail");
 const close = () => dialog.close();
 
 async function open(id, first) {
+  const path = `/api/findings/${encodeURIComponent(id)}`;
   try {
-    const [body, fresh] = await ask(`/api/findings/${encodeURIComponent(id)}`);
-    if (shown !== id || (!fresh && !first)) return;
+    const answer = await ask(path);
+    if (shown !== id || (!answer.fresh && !first)) return;
+    worker ??= answer.body.worker;
+    if (answer.body.worker !== worker && !first) return;
     const opened = [...dialog.querySelectorAll("details")].map((one) => one.open);
-    fill(dialog, findings.detail(body, close));
+    show(path, (body) => fill(dialog, findings.detail(body, close)), { ...answer, fresh: true });
     dialog.querySelectorAll("details").forEach((one, index) => { one.open = opened[index] ?? false; });
   } catch (error) {
     if (error instanceof NeedsToken) return dialog.close();
     if (error.status !== 404) throw error;
+    if (shown !== id || (error.worker !== worker && !first)) return;
     fill(dialog, h("div.head", {}, h("h2", { id: "detail-title", tabindex: "-1" }, "Not here"),
       h("button.close", { type: "button", "aria-label": "Close", onclick: close }, "×")), h("p", {}, error.message));
   }
@@ -142,6 +219,7 @@ async function open(id, first) {
 }
 
 function route() {
+  if (locked) return;
   const id = new URLSearchParams(location.hash.slice(1)).get("finding");
   shown = id;
   if (id) open(id, true).catch((error) => trouble(error.message));
@@ -157,11 +235,20 @@ dialog.addEventListener("close", () => {
 });
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 addEventListener("hashchange", route);
-$("segments").addEventListener("toggle", () => show(`/api/segments?stage=${encodeURIComponent($("stage").value)}`, sections.segments).catch((error) => trouble(error.message)));
-$("stage").addEventListener("change", () => {
-  known.delete(`/api/segments?stage=${encodeURIComponent($("stage").value)}`);
-  show(`/api/segments?stage=${encodeURIComponent($("stage").value)}`, sections.segments).catch((error) => trouble(error.message));
-});
+
+async function chosen() {
+  const path = segmentsPath();
+  known.delete(path); // what is on the page is another stage's
+  try {
+    showSegments(path, await ask(path));
+  } catch (error) {
+    if (error instanceof NeedsToken) return; // the next turn asks for it
+    trouble(`Not up to date: segments (${error.message}).`);
+  }
+}
+
+$("segments").addEventListener("toggle", chosen);
+$("stage").addEventListener("change", chosen);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 
 turn();

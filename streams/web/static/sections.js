@@ -93,11 +93,18 @@ export function leads(body) {
       h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Other segments of leads" }, table("Other segments", columns, others))) : null);
 }
 
+function age(reached) {
+  const seconds = Date.now() / 1000 - reached;
+  return seconds < 172800 ? `${duration(Math.max(0, seconds))} old` : time(reached);
+}
+
 function freshness(topic) {
-  if (topic.reached === null) return "nothing yet";
-  const age = Date.now() / 1000 - topic.reached;
-  if (age < 172800) return h("span", {}, `${duration(Math.max(0, age))} old`);
-  return time(topic.reached);
+  return topic.reached === null ? "nothing yet" : h("span", { "data-reached": topic.reached }, age(topic.reached));
+}
+
+/** Ages grow while nothing else changes: that is when they matter. */
+export function ages() {
+  for (const place of $("data").querySelectorAll("[data-reached]")) place.replaceChildren(age(Number(place.dataset.reached)));
 }
 
 export function data(body) {
