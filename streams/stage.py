@@ -471,12 +471,12 @@ class ExactStage:
     async def _save(self, partition: int) -> float:
         """Store one partition; returns the seconds that took, without the wait for a batch in hand."""
         async with self._applying:
-            began = time.monotonic()
             slot = self.slots.get(partition)
             if slot is None or self.failed:  # released while we waited for the broker: its next owner replays
                 return 0.0
             offset, slot.again = slot.offset, False
             async with self._turn:
+                began = time.monotonic()  # waiting for others is no cost of checkpoints
                 state, cpu_s = await asyncio.to_thread(_snapshot, slot.unit)
         self.stats.checkpoint_cpu_s += cpu_s
         try:

@@ -385,5 +385,5 @@ def _wait_durable(installation: Installation) -> float:
 
 
 def _require(condition: Callable[[], bool], timeout_s: float, problem: str, ours: Processes) -> None:
-    if not wait_until(condition, timeout_s, every_s=0.2):
+    if not wait_until(condition, timeout_s, every_s=0.5):  # a scrape takes a tenth of a second of the worker
         raise SystemExit(f"{problem} after {timeout_s:g} s\n{ours.logs()}")
