@@ -31,8 +31,10 @@ def main() -> int:
     if reason := available() or missing_programs():
         print(f"stack: cannot run here: {reason}", file=sys.stderr)
         return 1
-    # SIGTERM ends us as Ctrl-C does, so that every process is stopped in order, the line before its broker.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM ends us as Ctrl-C does, so that every process is stopped in order, the line before its broker. SIGINT is
+    # set, too: what a script starts in the background has it ignored.
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, signal.default_int_handler)
     try:
         ports = Ports(**{one.name: port for one in fields(Ports) if (port := getattr(arguments, one.name))})
         with tempfile.TemporaryDirectory(prefix="trustwatch-stack-", ignore_cleanup_errors=True) as folder:
