@@ -611,7 +611,7 @@ class Costly:
         return made
 
 
-def test_all_documents_together_take_two_percent_of_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_documents_together_take_one_percent_of_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
     costly = Costly(cost_s=0.2)
     reading = costly.asked(monkeypatch)
 
@@ -625,7 +625,7 @@ def test_all_documents_together_take_two_percent_of_a_core(monkeypatch: pytest.M
 
     asyncio.run(view(hours=2))
     reading.close()
-    assert 0.015 * 7200 < costly.cpu_s <= 0.02 * 7200 + 6 * costly.cost_s  # and once each, at first
+    assert 0.0075 * 7200 < costly.cpu_s <= 0.01 * 7200 + 6 * costly.cost_s  # and once each, at first
     times = [costly.made.count(key) for key in set(costly.made)]
     assert len(times) == 6 and max(times) - min(times) <= 1  # each in its turn
 

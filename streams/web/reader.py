@@ -1,8 +1,8 @@
 """Reads the line for the status page: seldom, with breaths, and in one thread, so that nothing here needs a lock.
 
 A document is kept for a while that grows with what it cost, and with what was made before it: all of them, whoever asks
-for whichever, take two percent of a core at most in the long run; the looks of the history take one. One that is a
-little old is given at once, and made anew for the next who asks. That there is none of a name is kept likewise.
+for whichever, take one percent of a core at most in the long run; the looks of the history take half as much. One that
+is a little old is given at once, and made anew for the next who asks. That there is none of a name is kept likewise.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ FRESH_S: Final = 2.0
 """A document of this age is given as it is …"""
 STALE_S: Final = 6.0
 """… one of this age, too, but is made anew meanwhile; an older one is waited for."""
-REST: Final = 50
+REST: Final = 100
 """Seconds of rest for each second of CPU time that a document took."""
-LOOK_REST: Final = 100
+LOOK_REST: Final = 200
 """The same for a look at all streams."""
 LONGEST_REST_S: Final = 60.0
 """Until the next look after many that failed."""
-MOST_REST_S: Final = 120.0
+MOST_REST_S: Final = 240.0
 """Rest that may be owed when a document is asked for that there is not yet."""
 MOST_KEPT: Final = 64
 PACK_FROM_BYTES: Final = 1000
