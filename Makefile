@@ -36,7 +36,7 @@ stack: .venv broker promtool amtool ## the installation on loopback without Dock
 
 .PHONY: test
 test: .venv broker promtool amtool chromium ## all tests, on a real Kafka where Java and Maven are there (ARGS='-k name')
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-faults
 test-faults: .venv broker ## the line under nine faults on a real Kafka, 10 minutes at most (FAULT_SEED=n, ARGS='--only ag')
