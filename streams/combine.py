@@ -193,11 +193,27 @@ class Combiner:
 
     def named(self, codes: array[int]) -> list[Named]:
         """What codes stand for, in a fixed order."""
+        return self._name(Counter(codes))
+
+    def _name(self, totals: Mapping[int, int]) -> list[Named]:
         found: dict[tuple[str, str], dict[str, int]] = {}
-        for code, count in sorted(Counter(codes).items()):
+        for code, count in sorted(totals.items()):
             counts = found.setdefault(self._names[code >> _FIELD_BITS], {})
             counts[self._field_names[code & _FIELD]] = count
         return [(name, dict(sorted(counts.items()))) for name, counts in sorted(found.items())]
+
+    def counting(self) -> list[Named]:
+        """What was counted since the last `close`, in a fixed order."""
+        totals = Counter(self._codes)
+        for code, count in self._sums.items():
+            totals[code] += count
+        return self._name(totals)
+
+    def count(self, named: Iterable[Named]) -> None:
+        """Count what `counting` gave."""
+        for (stage, cohort), counts in named:
+            for field, count in counts.items():
+                self.add(stage, cohort, field, count)
 
     def codes(self, named: Iterable[Named]) -> array[int]:
         """The codes of what `named` gave."""

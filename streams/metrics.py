@@ -247,7 +247,7 @@ def _accounting(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
             "unremembered",
         ),
         "trustwatch_failures": ("Times our own code raised on one person: a bug; see the log.", "failed"),
-        "trustwatch_erasures": ("People whose state was erased on request.", "forgotten"),
+        "trustwatch_erasures": ("Sessions and leads that were erased on request.", "forgotten"),
     }
     for name, (meaning, field) in counters.items():
         family = CounterMetricFamily(name, meaning, labels=["partition"])

@@ -1,8 +1,10 @@
 """Frames of one events partition → counts: watermark, order, duplicates, sessions and leads.
 
-Events wait until the watermark has passed the bucket they fall into; then the whole bucket is processed in event-time
-order. So the result does not depend on arrival order, frame borders, rebalances or the number of workers, and since
-buckets leave for detection only when the watermark passes them anyway, the wait delays no finding.
+Events wait until the watermark has passed them, then they are processed in event-time order. So the result does not
+depend on arrival order, frame borders, rebalances or the number of workers. What concerns sessions is worked off in
+slices of a bucket, as the watermark moves: a bucket that was worked off as a whole would keep everything behind it
+waiting for as long as that takes. What concerns leads, and what falls due, comes at the end of the bucket, which leaves
+for detection then.
 
 The watermark of a partition is the least time that any of its sources has reached, minus the lateness; idle sources do
 not count. It moves only with frames, never with a clock: after a crash the same frames give the same state.
@@ -17,7 +19,7 @@ from heapq import heappop, heappush
 from math import ceil
 from operator import attrgetter
 from sys import intern
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import msgspec
@@ -33,7 +35,9 @@ from streams.leads import LEAD_TYPES, Lead, Leads
 from streams.sessions import Counter, Session, Sessions
 from streams.settings import Settings
 
-STATE_VERSION: Final = 3
+STATE_VERSION: Final = 4
+SLICES: Final = 10
+"""A bucket is worked off in so many parts, as the watermark passes them."""
 LATER_S: Final = 60.0
 """What is to be counted at a moment ahead waits for the full minute: fewer, larger cells to keep and to send."""
 FAR_S: Final = 1e12
@@ -73,7 +77,7 @@ class Totals(msgspec.Struct, array_like=True):
         steps: steps begun.
         evicted: sessions and leads closed early, because a limit was reached.
         forced: times the watermark was pushed, because too many events were waiting.
-        forgotten: people whose state was erased on request.
+        forgotten: sessions and leads that were erased on request.
         failed: times our own code raised on one person: a bug; their session and lead were let go.
         unremembered: applied events whose repeats will not be recognised, because a limit was reached.
     """
@@ -104,12 +108,14 @@ class State(msgspec.Struct, array_like=True):
         sent: watermark of the last counts that were sent.
         sources: `topic/partition` → how far it has come.
         expected: partitions of each raw topic.
-        pending: bucket number → events that wait for the watermark.
+        pending: bucket number → events that wait for its end: those that may concern leads.
+        slices: number of a `SLICES`th of a bucket → events that wait for its end: those that may concern sessions.
         ids: bucket number → hashes of the event ids in it, for the dedupe window.
         sessions: person → open session.
         leads: person → lead.
         later: bucket number → what is to be counted in it, known already; in the order of `(stage, cohort)`.
         models: stage → state of its model.
+        counting: what was counted in the bucket that is being worked off.
         labels: label → values that kept their name.
         totals: the accounting.
     """
@@ -119,10 +125,12 @@ class State(msgspec.Struct, array_like=True):
     sources: dict[str, Source] = {}
     expected: dict[str, int] = {}
     pending: dict[int, list[Event]] = {}
+    slices: dict[int, list[Event]] = {}
     ids: dict[int, list[int]] = {}
     sessions: dict[str, Session] = {}
     leads: dict[str, Lead] = {}
     later: dict[int, list[Named]] = {}
+    counting: list[Named] = []
     models: dict[str, bytes] = {}
     labels: dict[str, list[str]] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
@@ -144,6 +152,7 @@ class Sessionizer:
         self._settings = settings
         self._partition = partition
         self._bucket_s = settings.time.bucket_s
+        self._slice_s = settings.time.bucket_s / SLICES
         self._new_model = new_model
         self._labels = Labels(settings.segments)
         self._combiner = Combiner()
@@ -160,7 +169,7 @@ class Sessionizer:
         self._planned: set[int] = set()
         self._seen: dict[int, int] = {}
         self._pending_events = 0
-        self._waiting: dict[int, tuple[int, list[Event]]] = {}
+        self._waiting: dict[int, tuple[int, list[Event]]] = {}  # slice → its bucket, and what waits in it
         self.state = State()
 
     @property
@@ -219,7 +228,7 @@ class Sessionizer:
         self._admit(source, section)
         for echo in section.echoes:
             if echo.place > source.place and abs(echo.due) < FAR_S:
-                self._wait(echo.event, max(int(echo.due // self._bucket_s), self._first_open()))
+                self._wait(echo.event, max(int(echo.due // self._slice_s), self._first_open()))
         ends = (section.marks, section.items, section.echoes)
         source.place = max([source.place, *(things[-1].place for things in ends if things)])
         if section.time < FAR_S:
@@ -243,7 +252,7 @@ class Sessionizer:
 
     def _admit(self, source: Source, section: Section) -> None:
         """Take up the items of a section: each waits for the watermark, or is counted as what else it is."""
-        state, seen, width_s = self.state, self._seen, self._bucket_s
+        state, seen, slice_s = self.state, self._seen, self._slice_s
         watermark, first_open, applied = state.watermark, self._first_open(), 0
         salt = crc32(section.source.rpartition("/")[0].encode())  # ids are unique within their topic only
         for item in self._not_repeated(source, section.items):
@@ -252,16 +261,15 @@ class Sessionizer:
                 self._account(source, "dead_letter", "bad_time")
                 continue
             number = hash_id(event.id) ^ salt
-            bucket = int(due // width_s)
+            at = int(due // slice_s)
             first = seen.get(number)
-            if first is not None and bucket - first <= self._dedupe_buckets:
+            if first is not None and at // SLICES - first <= self._dedupe_buckets:
                 self._account(source, "duplicate")
             elif due < watermark and event.type in WEB_TYPES:
                 self._account(source, "late")
             else:
                 applied += 1
-                bucket = self._wait(event, bucket if bucket > first_open else first_open)
-                self._remember(number, bucket)
+                self._remember(number, self._wait(event, at if at > first_open else first_open))
         if applied:
             state.totals.applied += applied
             source.count("applied", applied)
@@ -275,15 +283,20 @@ class Sessionizer:
         self.state.totals.repeats += len(items) - len(fresh)
         return fresh
 
-    def _wait(self, event: Event, bucket: int) -> int:
-        """Keep an event until the watermark has passed its bucket; returns the bucket, one object for all in it."""
-        waiting = self._waiting.get(bucket)
+    def _wait(self, event: Event, at: int) -> int:
+        """Keep an event until the watermark has passed its slice; returns the bucket, one object for all in it."""
+        waiting = self._waiting.get(at)
         if waiting is None:
-            waiting = self._waiting[bucket] = (bucket, self.state.pending.setdefault(bucket, []))
-            self._plan(bucket)
-        waiting[1].append(event)
-        self._pending_events += 1
-        return waiting[0]
+            waiting = self._waiting[at] = (at // SLICES, self.state.slices.setdefault(at, []))
+            self._plan(waiting[0])
+        bucket, visits = waiting
+        if event.type not in CRM_TYPES:
+            visits.append(event)
+            self._pending_events += 1
+        if event.type not in WEB_TYPES:
+            self.state.pending.setdefault(bucket, []).append(event)
+            self._pending_events += 1
+        return bucket
 
     def _remember(self, number: int, bucket: int) -> None:
         """Keep the id of an event as long as repeats of it may come."""
@@ -294,8 +307,8 @@ class Sessionizer:
         self.state.ids.setdefault(bucket, []).append(number)
 
     def _first_open(self) -> int:
-        """The first bucket that is not closed yet."""
-        return int(self.state.watermark // self._bucket_s) if self.state.watermark > -FAR_S else -int(FAR_S)
+        """The first slice that the watermark has not passed."""
+        return int(self.state.watermark // self._slice_s) if self.state.watermark > -FAR_S else -int(FAR_S)
 
     def _move_watermark(self) -> None:
         state = self.state
@@ -308,27 +321,33 @@ class Sessionizer:
 
     def _force_watermark(self) -> None:
         """Memory is bounded: the oldest buckets close although a source may still have something for them."""
-        state = self.state
-        waiting = self._pending_events
-        for bucket in sorted(state.pending):
-            waiting -= len(state.pending[bucket])
+        state, waiting = self.state, self._pending_events
+        held = {bucket: len(events) for bucket, events in state.pending.items()}
+        for at, events in state.slices.items():
+            held[at // SLICES] = held.get(at // SLICES, 0) + len(events)
+        for bucket in sorted(held):
+            waiting -= held[bucket]
             state.watermark = max(state.watermark, (bucket + 1) * self._bucket_s)
             state.totals.forced += 1
             if waiting <= self._settings.limits.pending_events:
                 return
 
     def _close_buckets(self) -> list[Cell]:
-        state, cells = self.state, list[Cell]()
-        if state.watermark == NEVER:
+        """Work off all slices that the watermark has passed, and close the buckets that it has passed."""
+        cells = list[Cell]()
+        if self.state.watermark == NEVER:
             return cells
-        limit = int(state.watermark // self._bucket_s)
+        reached = self._first_open()
+        limit = reached // SLICES
         while self._agenda and self._agenda[0] < limit:
             bucket = heappop(self._agenda)
             self._planned.discard(bucket)
+            self._work_off(bucket, (bucket + 1) * SLICES)
             self._close_bucket(bucket)
             cells.extend(self._combiner.close(bucket * self._bucket_s))
             if self._combiner.is_crowded:
                 self._recode()
+        self._work_off(limit, reached)
         self._forget_ids(limit)
         return cells
 
@@ -348,17 +367,16 @@ class Sessionizer:
 
     # ── one bucket ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _close_bucket(self, bucket: int) -> None:
-        """Process all that happened in a bucket, in event-time order, then all that fell due in it."""
+    def _work_off(self, bucket: int, until: int) -> None:
+        """Process what happened to sessions in a bucket, in event-time order, before the slice `until`."""
         self._closing = bucket
-        events = self.state.pending.pop(bucket, [])
-        self._waiting.pop(bucket, None)
-        self._pending_events -= len(events)
-        for event in _in_order(events):
-            try:
-                self._process(event, bucket)
-            except Exception as error:
-                self._let_go(event.person, error)
+        for at in range(bucket * SLICES, until):
+            if self._waiting.pop(at, None) is not None:
+                self._process(self.state.slices.pop(at), self._session_event, bucket)
+
+    def _close_bucket(self, bucket: int) -> None:
+        """Process what happened to leads in a bucket, in event-time order, then all that fell due in it."""
+        self._process(self.state.pending.pop(bucket, []), self._lead_event, bucket)
         end = (bucket + 1) * self._bucket_s
         for person in sorted(self._timers.pop(bucket, ())):
             session = self.state.sessions.get(person)
@@ -387,14 +405,20 @@ class Sessionizer:
             "sessionize[%d]: %s", self._partition, type(error).__name__, exc_info=error if totals.failed == 1 else None
         )
 
-    def _process(self, event: Event, bucket: int) -> None:
+    def _process(self, events: list[Event], take: Callable[[Event, int], None], bucket: int) -> None:
+        self._pending_events -= len(events)
+        for event in _in_order(events):
+            try:
+                take(event, bucket)
+            except Exception as error:
+                self._let_go(event.person, error)
+
+    def _session_event(self, event: Event, bucket: int) -> None:
         if event.type in WEB_TYPES:
             self._visit(event, bucket)
-        elif event.type in LEAD_TYPES:
-            self._lead_event(event, bucket)
         elif event.type in FORGET_TYPES:
-            self._forget(event)
-        elif event.type not in CRM_TYPES:
+            self._forget(event, self.state.sessions)
+        else:
             self._attach(event, bucket)
 
     def _visit(self, event: Event, bucket: int) -> None:
@@ -433,12 +457,10 @@ class Sessionizer:
         session.segment, session.cohort = known.labels, known.cohort
 
     def _attach(self, event: Event, bucket: int) -> None:
-        """An event that nobody mapped lives in an open session or lead, but begins none."""
-        session, lead = self.state.sessions.get(event.person), self.state.leads.get(event.person)
+        """An event that nobody mapped lives in an open session, but begins none."""
+        session = self.state.sessions.get(event.person)
         if session is not None and event.time >= session.last and self._sessions.belongs(session, event):
             self._visit(event, bucket)
-        if lead is not None:
-            self._leads.apply(lead, event)
 
     def _look_at(self, session: Session, end: float, bucket: int) -> None:
         due = self._sessions.advance(session, end)
@@ -464,19 +486,24 @@ class Sessionizer:
             self.state.totals.evicted += 1
             self._end(next(iter(sessions.values())))
 
-    def _forget(self, event: Event) -> None:
+    def _forget(self, event: Event, known: dict[str, Any]) -> None:
         """Erase all that is known of a person up to this moment, by both names; what they do later is new."""
-        state = self.state
-        people = [person for person in (event.person, event.also_person) if person is not None]
-        known = [state.sessions.pop(person, None) for person in people]
-        leads = [state.leads.pop(person, None) for person in people]
-        state.totals.forgotten += any(known) or any(leads)
+        for person in (event.person, event.also_person):
+            if person is not None and known.pop(person, None) is not None:
+                self.state.totals.forgotten += 1
 
     # ── leads ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _lead_event(self, event: Event, bucket: int) -> None:
         leads = self.state.leads
+        if event.type in FORGET_TYPES:
+            self._forget(event, leads)
+            return
         lead = leads.get(event.person)
+        if event.type not in LEAD_TYPES:
+            if lead is not None and event.type not in CRM_TYPES:  # nobody mapped it, but it may tell a label
+                self._leads.apply(lead, event)
+            return
         if lead is None:
             if len(leads) >= self._settings.limits.open_leads:
                 del leads[next(iter(leads))]
@@ -554,12 +581,18 @@ class Sessionizer:
         state = self.state
         totals = msgspec.structs.replace(state.totals, repeats=0)
         sessions = {person: msgspec.structs.replace(session, timer=None) for person, session in state.sessions.items()}
-        pending = {bucket: sorted(events, key=_order) for bucket, events in state.pending.items()}
-        parts = (sessions, state.leads, state.later, state.models, pending, state.labels, totals)
+        pending = [
+            {number: sorted(events, key=_order) for number, events in waiting.items()}
+            for waiting in (state.pending, state.slices)
+        ]
+        parts = (
+            sessions, state.leads, state.later, state.models, pending, state.labels, totals, state.counting
+        )  # fmt: skip
         return msgspec.json.encode([_sorted(part) for part in parts])
 
     def _gather(self) -> None:
         self.state.later = {bucket: self._combiner.named(codes) for bucket, codes in sorted(self._later.items())}
+        self.state.counting = self._combiner.counting()
         self.state.models = {stage: self._models[stage].snapshot() for stage in sorted(self._models)}
         self.state.labels = {label: list(values) for label, values in self._labels.values.items()}
 
@@ -571,18 +604,20 @@ class Sessionizer:
             self._models[stage].restore(blob)
         self._labels.adopt(state.labels)
         self._seen = {number: bucket for bucket, numbers in sorted(state.ids.items()) for number in numbers}
-        self._pending_events = sum(map(len, state.pending.values()))
-        self._waiting = {bucket: (bucket, events) for bucket, events in state.pending.items()}
+        self._pending_events = sum(map(len, [*state.pending.values(), *state.slices.values()]))
+        self._waiting = {at: (at // SLICES, events) for at, events in state.slices.items()}
+        self._combiner.count(state.counting)
         self._later = {bucket: self._combiner.codes(named) for bucket, named in state.later.items()}
         self._timers, self._lead_timers = {}, {}
         state.sessions = {session.person: self._share(session) for session in state.sessions.values()}
         for person, session in state.sessions.items():
             if session.timer is not None:
                 self._timers.setdefault(session.timer, {})[person] = None
-        first_open = 0 if state.watermark == NEVER else int(state.watermark // self._bucket_s)
+        first_open = 0 if state.watermark == NEVER else self._first_open() // SLICES
         for lead in state.leads.values():
             self._set_lead_timers(lead, first_open)
-        self._planned = {*state.pending, *self._timers, *self._lead_timers, *self._later}
+        waiting = {bucket for bucket, _ in self._waiting.values()} | ({first_open} if state.counting else set())
+        self._planned = {*waiting, *state.pending, *self._timers, *self._lead_timers, *self._later}
         self._agenda = sorted(self._planned)
 
     def _share(self, session: Session) -> Session:

@@ -32,7 +32,7 @@ from streams.watch import Watcher
 from tests.faults.installation import Installation
 from tests.faults.recording import PARTITIONS, TOPICS, Fate, Letter, Recording, Source
 
-SESSIONS_PARTS: Final = ("sessions", "leads", "later", "models", "pending", "labels", "totals")
+SESSIONS_PARTS: Final = ("sessions", "leads", "later", "models", "pending", "labels", "totals", "counting")
 WATCH_PARTS: Final = ("streams", "findings", "open", "heard", "ended", "pending", "errors")
 ITEMS: Final = ("applied", "duplicate", "late")
 MOST_SHOWN: Final = 12
