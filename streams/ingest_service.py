@@ -28,6 +28,8 @@ from streams.privacy import Privacy
 from streams.settings import Settings
 from streams.stage import Record
 
+GATHER_S: Final = 0.1
+"""Without a backlog, rounds begin at least so far apart: the longest that an event waits for others, seconds."""
 COMMIT_EVERY_S: Final = 1.0
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,7 @@ class Ingest(Service):  # type: ignore[misc]
         consumer, door = self._consumer, self.door
         assert consumer is not None and door is not None  # made in on_start
         while not self.should_stop:
+            began_at = time.monotonic()
             fetched = await self._fetch(consumer, door)
             epoch, now = self._epoch, time.time()
             await self._open_new(door)
@@ -112,7 +115,7 @@ class Ingest(Service):  # type: ignore[misc]
                 self._done |= done  # only now: what is committed must be durable
             if now - self._committed_at >= COMMIT_EVERY_S:
                 await self._commit()
-            await asyncio.sleep(0)  # other tasks run even when there is always more to read
+            await self._gather(sum(map(len, fetched.values())), began_at)
 
     async def _fetch(self, consumer: AIOKafkaConsumer, door: Door) -> dict[TopicPartition, list[Any]]:
         """A batch; of a backlog, from those partitions first that are furthest behind in event time.
@@ -139,6 +142,15 @@ class Ingest(Service):  # type: ignore[misc]
             return fetched
         poll_ms = int(self._settings.ingest.poll_s * 1000)
         return cast(dict[TopicPartition, list[Any]], await consumer.getmany(timeout_ms=poll_ms, max_records=room))
+
+    async def _gather(self, events: int, began_at: float) -> None:
+        """While there is no backlog, let events gather: every frame costs the stages behind, however few it holds."""
+        backlog = events >= self._settings.ingest.batch_events // 2
+        rest_s = 0.0 if backlog else began_at + GATHER_S - time.monotonic()
+        if rest_s > 0.0:
+            await self.sleep(rest_s)
+        else:
+            await asyncio.sleep(0)  # other tasks run even when there is always more to read
 
     def _take(self, door: Door, where: TopicPartition, messages: list[Any], now: float) -> tuple[int, str]:
         """Hand messages to the door; returns the offset to commit, with the clock that the source has there."""

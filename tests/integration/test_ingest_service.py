@@ -214,6 +214,21 @@ def test_a_backlog_is_read_evenly_in_event_time(line: LiveLine) -> None:
     assert max(spread_s) <= 2 * batch / 100 + 0.01
 
 
+def test_without_a_backlog_events_gather_in_few_frames(line: LiveLine) -> None:
+    """Every frame costs the stages behind: a steady trickle must not make one of every message."""
+
+    async def run() -> tuple[int, float]:
+        began = time.monotonic()
+        async with running(line.settings) as ingest:
+            for value in good(200):
+                await asyncio.to_thread(put, line.settings, line.raw, [value])
+            await until(lambda: accepted(ingest) == 200)
+            return ingest.frames, (time.monotonic() - began) / ingest_service.GATHER_S
+
+    frames, rounds = asyncio.run(run())
+    assert 0 < frames <= (rounds + 1) * line.settings.topics.events_partitions
+
+
 def test_a_source_whose_clock_stands_still_does_not_starve_the_others(line: LiveLine) -> None:
     knobs = line.settings.ingest.model_copy(update={"batch_events": 100})
     settings = line.settings.model_copy(update={"ingest": knobs})
