@@ -35,7 +35,7 @@ stack: .venv broker promtool amtool ## the installation on loopback without Dock
 	@exec $(BIN)/python -m deploy.stack $(ARGS)
 
 .PHONY: test
-test: .venv broker promtool amtool chromium ## all tests, on a real Kafka where Java and Maven are there (ARGS='-k name')
+test: .venv broker promtool amtool chromium clients ## all tests, on a real Kafka where Java and Maven are there (ARGS='-k name')
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-faults
@@ -53,10 +53,16 @@ gen: .venv ## rewrite what is generated from code
 	$(BIN)/python -m dashboards.build
 	$(BIN)/python -m dashboards.alerts
 	$(BIN)/python -m deploy.k8s
+	$(BIN)/python -m streams.collect
 
 .PHONY: bench
 bench: .venv broker .cache/bench/peers/.stamp ## events per second and delays beside peers; writes report/ (some 30 minutes)
+	$(BIN)/python -m tests.bench.formats
 	$(BIN)/python -m tests.bench.line $(ARGS)
+
+.PHONY: fuzz
+fuzz: .venv ## mutated payloads through every format, 5 minutes each (ARGS='--minutes 1 --format posthog')
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 .PHONY: bench-scale
 bench-scale: .venv broker ## cost of an event with more segments, open sessions and workers
@@ -132,6 +138,18 @@ $(CHROMIUM_BIN):
 		{ fetch || { apt-get -q update && fetch; }; } && \
 		for package in debs/*.deb; do dpkg -x "$$package" .; done && rm -rf debs
 	@ls $@
+
+.PHONY: clients
+clients: .cache/clients/.stamp ## the client libraries that tests send to the collector with, from PyPI and npm
+	@command -v npm >/dev/null || $(call loud,'NO NPM: analytics.js in a browser is left out.','Fix (Debian): apt-get install npm && rm -r .cache/clients')
+
+# Apart from .venv: Segment's library wants an older python-dateutil than we have.
+.cache/clients/.stamp: tests/clients/requirements.txt tests/clients/npm.txt | .venv
+	$(BIN)/python -m venv .cache/clients
+	.cache/clients/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	@! command -v npm >/dev/null || { cd .cache/clients && npm pack --silent --ignore-scripts "$$(cat ../../tests/clients/npm.txt)" && \
+		tar -xzf segment-analytics-next-*.tgz && rm -f segment-analytics-next-*.tgz; }
+	@touch $@
 
 $(PROMTOOL):
 	@mkdir -p $(PROMETHEUS) && cd $(PROMETHEUS) && rm -f *.deb && \

@@ -14,6 +14,8 @@ SILENT_ITEMS: Final = 30
 """A source is called silent where so many items are usual in ten minutes and none came: by chance once in 10¹³."""
 FEW_ITEMS: Final = 50
 """Of fewer items in ten minutes no share is judged."""
+TRACKING: Final = "tracking"
+"""The stage of findings about the events themselves."""
 BROKEN_SHARE: Final = 0.05
 """Share of items that are dead letters or late, from which tracking is broken; below half of it, it is whole again."""
 MANY_CASES: Final = 20
@@ -128,20 +130,21 @@ def _findings(spec: AlertSpec) -> tuple[Recording, ...]:
     memory = f"[{duration(TOLD_MEMORY_S)}]"
     told = f"last_over_time({TOLD}{memory})"
     fresh = f"({WORSE} unless on () (sum({HELD}) > 0))"
+    data = f'{WORSE}{{stage="{TRACKING}"}}'  # broken data is why others wait; it never waits itself
     # Deploy after deploy holds nothing back for ever.
     waited = f"({WORSE} and on (finding) last_over_time({WORSE}{_LATCH} offset {duration(spec.deploy_silence_s)}))"
     waited = f'({waited} unless on () ({HELD}{{reason="tracking"}} > 0))'
     # One that moves to another segment ends, and begins there under another id.
     moved = f"({WORSE} and on (detector, kind, stage) ({told} unless on (finding) {WORSE}))"
-    parts = [fresh, f"({WORSE} and on (finding) {told})", moved, *([waited] if spec.deploy_silence_s else [])]
+    parts = [fresh, data, f"({WORSE} and on (finding) {told})", moved, *([waited] if spec.deploy_silence_s else [])]
     untold = f"count({WORSE} unless on (finding) {told})"
     return (
         Recording(WORSE, _worse(memory), "Open findings for the worse, once each, whichever worker owns them. What was"
                   " a page stays one while it is open."),
         Recording(TOLD, " or ".join(parts),
-                  "Those that alerts tell: none that came while alerts are held back (after deploys, each for as long"
-                  " at most). What was told before stays, also in another segment, so that tracking that breaks later"
-                  " takes no alert back."),
+                  "Those that alerts tell: broken data, and of trust none that came while alerts are held back"
+                  " (after deploys, each for as long at most). What was told before stays, also in another segment, so"
+                  " that tracking that breaks later takes no alert back."),
         Recording(HELD_COUNT, f"{HELD} * on () group_left () ({untold} or vector(0))",
                   "Open findings that nobody is told of, by the reason why."),
         Recording(LOADED, "vector(1)", "1 while these rules are evaluated; Grafana asks for it before it trusts them."),

@@ -14,6 +14,7 @@ from dashboards._alert_recording import (
     MANY_CASES,
     SILENT,
     TOLD,
+    TRACKING,
     WORSE,
 )
 from dashboards._alert_spec import Alert
@@ -30,9 +31,10 @@ def detector_alert(name: str, cls: type[Detector[Any, Any]]) -> Alert:
     """The alert of a detector."""
     what = "{{ if ne $labels.kind $labels.detector }} [{{ $labels.kind }}]{{ end }}"
     documentation = inspect.getdoc(cls) or ""
+    data = cls.stage == TRACKING
     return Alert(
         name=names.alert_name(name),
-        area="trust",
+        area="trust",  # as all that is told of a finding; broken data waits for nothing (see `_alert_recording`)
         value=f'{TOLD}{{detector="{name}"}}',
         by=FINDING,
         above=0.0,
@@ -46,8 +48,8 @@ def detector_alert(name: str, cls: type[Detector[Any, Any]]) -> Alert:
         panel=names.panel_id(name),
         unit=cls.unit,
         means=documentation,
-        check=_CHECK,
-        do=_DO,
+        check=_CHECK_DATA if data else _CHECK,
+        do=_DO_DATA if data else _DO,
         tune=_tune(name, cls),
         queries=_queries(name),
     )
@@ -70,6 +72,22 @@ _DO: Final = (
     "Severity `ticket`: it is less sure, or small. The owner looks at it within a working day.",
     "The alert ends by itself when the old level is back; a change that was meant becomes the new normal after"
     " `accept_after_s`. Until then silence it.",
+)
+
+
+_CHECK_DATA: Final = (
+    "The labels say which source, event type, page, device or check: did the site, the tag manager, an app, a consent"
+    " banner or a connector change at that time? Deploys are marked in the dashboards.",
+    "Open the page on such a device and look at what it sends; compare with what arrives in the topic.",
+    "`stopped` and `fewer`: is it the tag, or is the page itself gone? Look at the web server's log.",
+    "`bad_share`: `trustwatch_dead_letters_total` by reason, and the source's own log of retries and delays.",
+    "`redefined`: who changed the names of values, the unit or the scale? Say so with a `definition_changed` event.",
+)
+_DO_DATA: Final = (
+    "Tell the owner of tracking (`owners.stages.tracking`); roll back what changed.",
+    "Findings about trust that depend on it are held back meanwhile, and say so; they are told an hour and a half after"
+    " it is whole, if they still hold. Nothing else has to be silenced.",
+    "A change that was meant becomes the new normal after `accept_after_s`. Until then silence it.",
 )
 
 

@@ -19,7 +19,7 @@ import faust
 from mode import CrashingSupervisor, Service
 
 from streams.annotate import Annotator
-from streams.checkpoints import require_key
+from streams.checkpoints import former_key, require_key
 from streams.consumer import ExactApp, FaustSource
 from streams.errors import TrustwatchError
 from streams.ingest_service import Ingest
@@ -123,7 +123,8 @@ class Line:
 
         options = aiokafka_options(self.settings.kafka)
         checkpoints = self.settings.checkpoints
-        store = CheckpointStore(state_topic, options, self.outbox.send, checkpoints.chunk_bytes, self._key)
+        former = former_key(self.settings)
+        store = CheckpointStore(state_topic, options, self.outbox.send, checkpoints.chunk_bytes, self._key, former)
         pace = Pace(checkpoints.interval_s, checkpoints.max_interval_s)
         told = Told(self.latency.labels(name).observe, self.delay.labels(name).observe)
         send = self.annotator.after(self.outbox.send) if unit is WatchUnit else self.outbox.send

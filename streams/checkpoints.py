@@ -5,7 +5,8 @@ written after them, and the old chunks go only then: a crash at any moment leave
 worker that was frozen, lost its partition and still writes. `streams.store` keeps them in Kafka.
 
 A checkpoint carries a keyed digest over place, offset and state: who can write to the topic but lacks the key (which
-follows from `privacy.pseudonym_key`) can destroy a checkpoint, which is noticed, but not make one up.
+follows from `privacy.pseudonym_key`) can destroy a checkpoint, which is noticed, but not make one up. While keys are
+changed it carries one under each, so that workers that know only one of them take it up, too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final, TypeVar
 
 import msgspec
 from cramjam import DecompressionError, zstd
+from pydantic import SecretStr
 
 from streams.errors import CheckpointRefused, ConfigError
 from streams.frames import UNREADABLE
@@ -34,6 +36,7 @@ class Head(msgspec.Struct, array_like=True, frozen=True):
         chunks: number of chunks; 0 if the state is in `inline`.
         digest: keyed BLAKE2b of place, offset and state.
         inline: the state itself, if it fits into one record.
+        former: the digest under the previous key, while there is one.
     """
 
     offset: int
@@ -41,6 +44,7 @@ class Head(msgspec.Struct, array_like=True, frozen=True):
     chunks: int
     digest: bytes
     inline: bytes
+    former: bytes = b""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -55,7 +59,15 @@ _HEADS: Final = msgspec.msgpack.Decoder(Head)
 
 def checkpoint_key(settings: Settings) -> bytes | None:
     """The key of our digests; None without `privacy.pseudonym_key`: then checkpoints can only be read, unverified."""
-    secret = settings.privacy.pseudonym_key
+    return _derived(settings.privacy.pseudonym_key)
+
+
+def former_key(settings: Settings) -> bytes | None:
+    """The same under `privacy.previous_key`."""
+    return _derived(settings.privacy.previous_key)
+
+
+def _derived(secret: SecretStr | None) -> bytes | None:
     if secret is None:
         return None
     return hmac.digest(secret.get_secret_value().encode(), b"trustwatch checkpoint", "sha256")
@@ -74,7 +86,7 @@ def require_key(settings: Settings) -> bytes:
 
 
 def to_records(
-    checkpoint: Checkpoint, name: str, chunk_bytes: int, where: str, key: bytes
+    checkpoint: Checkpoint, name: str, chunk_bytes: int, where: str, key: bytes, former: bytes | None = None
 ) -> list[tuple[bytes, bytes]]:
     """The (key, value) records of a checkpoint, in the order in which they must become durable; the head is last.
 
@@ -84,18 +96,28 @@ def to_records(
         chunk_bytes: largest record.
         where: `topic[partition]` it is stored in.
         key: of the digest.
+        former: the key before, while it is still valid.
     """
     state = checkpoint.state
     digest = _digest(checkpoint, where, key)
+    also = b"" if former is None else _digest(checkpoint, where, former)
     if len(state) <= chunk_bytes:
-        return [(HEAD, msgspec.msgpack.encode(Head(checkpoint.offset, name, 0, digest, state)))]
+        return [(HEAD, msgspec.msgpack.encode(Head(checkpoint.offset, name, 0, digest, state, also)))]
     chunks = [state[start : start + chunk_bytes] for start in range(0, len(state), chunk_bytes)]
     records = [(chunk_key(name, index), chunk) for index, chunk in enumerate(chunks)]
-    return [*records, (HEAD, msgspec.msgpack.encode(Head(checkpoint.offset, name, len(chunks), digest, b"")))]
+    return [*records, (HEAD, msgspec.msgpack.encode(Head(checkpoint.offset, name, len(chunks), digest, b"", also)))]
 
 
-def from_records(records: dict[bytes, bytes], where: str, key: bytes | None = None) -> Checkpoint | None:
+def from_records(
+    records: dict[bytes, bytes], where: str, key: bytes | None = None, former: bytes | None = None
+) -> Checkpoint | None:
     """The checkpoint that the newest records hold; None if there is none. Without a key the digest is not looked at.
+
+    Args:
+        records: newest value of each key.
+        where: `topic[partition]` they are stored in.
+        key: of the digest.
+        former: the key before, while it is still valid.
 
     Raises:
         CheckpointRefused: the records are truncated or were tampered with.
@@ -108,9 +130,11 @@ def from_records(records: dict[bytes, bytes], where: str, key: bytes | None = No
     except (*UNREADABLE, KeyError) as error:
         raise CheckpointRefused(f"{where}: checkpoint is truncated or no checkpoint: {error!r}") from error
     found = Checkpoint(head.offset, b"".join(chunks) if head.chunks else head.inline)
-    if key is not None and not hmac.compare_digest(_digest(found, where, key), head.digest):
+    expected = [_digest(found, where, known) for known in (key, former) if known is not None]
+    given = (head.digest, head.former)
+    if key is not None and not any([hmac.compare_digest(one, other) for one in expected for other in given]):
         raise CheckpointRefused(f"{where}: checkpoint does not match its digest: somebody else wrote it, it is damaged,"
-                                " or privacy.pseudonym_key was changed")  # fmt: skip
+                                " or privacy.pseudonym_key was changed without privacy.previous_key")  # fmt: skip
     return found
 
 

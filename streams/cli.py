@@ -93,6 +93,15 @@ def ingest(loglevel: str) -> int:
 
 
 @cli.command()
+@click.option("--loglevel", default="INFO", show_default=True, type=LOG_LEVELS)
+def collect(loglevel: str) -> int:
+    """Take webhooks and the calls of SDKs over HTTP and write them to the raw topics, until told to stop."""
+    from streams.collect.app import run
+
+    return run(load_settings(), loglevel=loglevel)
+
+
+@cli.command()
 @click.argument("files", nargs=-1, required=True, type=FILES)
 @click.option("--format", "fmt", help="wire format; default: told apart by shape")
 @click.option("--map", "mapping", type=FILES, help="mapping YAML of CSV and Parquet files")
@@ -116,6 +125,25 @@ def replay(
         recorded = _recorded(files, fmt, mapping, on_bytes)
         done = Replay(settings, speed, close=close).run([(file, target) for file in recorded])
     err.print(f"{done.messages:,} messages to {target} in {done.seconds:.1f} s", highlight=False)
+    return 0
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=FILES)
+@click.option("--format", "fmt", help="wire format; default: told apart by shape")
+@click.option("--map", "mapping", type=FILES, help="mapping YAML of CSV and Parquet files")
+@click.option("--least", type=click.IntRange(min=5), default=50, show_default=True,
+              help="different values that make a segment variable")  # fmt: skip
+def paths(files: tuple[Path, ...], fmt: str | None, mapping: Path | None, least: int) -> int:
+    """Recorded events to path templates: proposes what to configure as privacy.paths."""
+    from streams.paths import learn
+
+    settings = load_settings()
+    _check_format(fmt)
+    with _progress("paths", files) as on_bytes:
+        learned = learn(settings, _recorded(files, fmt, mapping, on_bytes), fmt, least)
+    err.print(f"{len(learned)} variable segments; add them to what privacy.paths has", highlight=False)
+    click.echo(yaml.safe_dump({"privacy": {"paths": [found.pattern for found in learned]}}, sort_keys=False), nl=False)
     return 0
 
 
@@ -152,7 +180,9 @@ def backtest(
 
     report = run("backtest")
     if out_file:
-        _write(out_file, b"".join(msgspec.json.encode(finding) + b"\n" for finding in report.findings))
+        from streams.findings import public
+
+        _write(out_file, b"".join(msgspec.json.encode(public(finding)) + b"\n" for finding in report.findings))
     if as_json:
         click.echo(msgspec.json.encode(report.summary))
     else:
@@ -454,11 +484,16 @@ def _explain(report: Report, wanted: str, folder: Path, run: Callable[[str, Obse
     """Run the backtest once more, looking on, and draw what was asked for."""
     from streams.explain import Recorder, pick
     from streams.explain_plot import save
+    from streams.findings import LEAST, is_small
 
     if not report.findings:
         err.print("--explain: there are no findings to explain", highlight=False)
         return
-    recorder = Recorder(pick(report.findings, wanted), report.summary.until)
+    chosen = [finding for finding in pick(report.findings, wanted) if not is_small(finding)]
+    if not chosen:
+        err.print(f"--explain: fewer than {LEAST} people, not drawn", highlight=False)
+        return
+    recorder = Recorder(chosen, report.summary.until)
     if run("explain", recorder).findings != report.findings:
         raise TrustwatchError("--explain: the second run found something else. Were the files changed meanwhile?")
     for track in recorder.tracks.values():
@@ -504,7 +539,9 @@ def _progress(title: str, files: tuple[Path, ...]) -> Iterator[Any]:
 
 
 def _show_findings(findings: list[Any]) -> None:
-    for finding in findings:
+    from streams.findings import public
+
+    for finding in map(public, findings):
         style = "dim" if finding.resolved_at else "bold red" if finding.level == "alert" else "yellow"
         out.print(f"{'resolved' if finding.resolved_at else finding.level:>8}", style=style, end="  ")
         out.print(f"{finding.summary} Owner: {finding.owner}.", markup=False, highlight=False)

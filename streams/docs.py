@@ -26,9 +26,11 @@ from pydantic_settings import PydanticBaseSettingsSource
 from detectors._step_model import StepModel, StepModelParams
 from streams.app import Line
 from streams.cli import cli
+from streams.collect.metrics import Tally
 from streams.errors import TrustwatchError, UsageError
-from streams.events import REASONS
+from streams.events import EVENT_TYPES, REASONS
 from streams.formats import FORMATS
+from streams.formats._format import Covered
 from streams.formats._names import BUILT_IN
 from streams.metrics import LineCollector
 from streams.settings import ENV_PREFIX, Settings, TopicSettings, knobs
@@ -40,7 +42,6 @@ MAIN: Final = "README.md"
 _BEGIN: Final = "<!-- generated: {} -->"
 # At the beginning of a line: a document may well mention a marker in its text.
 _PART: Final = re.compile(r"^<!-- generated: (?P<name>[^>]*?) -->\n.*?^<!-- /generated -->", re.DOTALL | re.MULTILINE)
-_SPEC: Final = re.compile(r"Spec: (.*?\.)(?: [A-Z]|$)")
 _OPENING: Final = re.compile(r"^<!-- generated: ", re.MULTILINE)
 
 REASON_MEANINGS: Final[dict[str, str]] = {
@@ -59,6 +60,7 @@ REASON_MEANINGS: Final[dict[str, str]] = {
     "nested_batch": "a batch within a batch",
     "too_deep": "nested too deeply to be parsed",
     "tombstone": "a message without a value",
+    "reader_failed": "our reader of that format is at fault; the message waits at its place, please report it",
 }
 """What a reader of the dead letters is told; `tests/test_docs.py` holds it against `Reason`."""
 
@@ -190,7 +192,7 @@ def metrics() -> str:
     line = Line(_Defaults(privacy={"pseudonym_key": "only for documents"}))
     rows = {
         _exposed(family): [f"`{_exposed(family)}`", family.type, _labels(family), family.documentation]
-        for family in LineCollector(line).collect()
+        for family in (*LineCollector(line).collect(), *Tally().collect())
     }
     return _table(("metric", "type", "labels", "meaning"), [rows[name] for name in sorted(rows)])
 
@@ -227,39 +229,43 @@ def _parameters(params: BaseModel) -> str:
 
 
 def formats() -> str:
-    """Every wire format with its specification, and which vendor names mean what."""
+    """Every wire format with its specification, what it covers, and which vendor names mean what."""
     mapped: dict[str, dict[str, Any]] = yaml.safe_load(BUILT_IN.read_bytes())
-    rows = []
-    for name, decode in FORMATS.items():
-        documentation = inspect.getdoc(inspect.getmodule(decode)) or ""
-        spec = _SPEC.search(documentation.replace("\n", " "))
-        rows.append([f"`{name}`", documentation.partition("\n")[0], spec[1] if spec else ""])
+    rows = [[f"`{form.name}`", form.takes, form.spec + "."] for form in FORMATS.values()]
     texts = [_table(("format", "takes", "specification"), rows)]
+    for form in FORMATS.values():
+        if form.coverage:
+            covered = _table(("it says", "becomes", "note"), map(_covered, form.coverage))
+            texts += [f"What becomes of `{form.name}`:", covered]
     for name, names in mapped.items():
-        texts += [f"Names of `{name}`, by what they become:", _mapping(names)]
+        also = f", beside those of `{names['extends']}`" if "extends" in names else ""
+        texts += [f"Names of `{name}`{also}, by what they become:", _mapping(names)]
     return "\n\n".join(texts)
+
+
+def _covered(row: Covered) -> list[str]:
+    vendor, kind, note = row
+    return [vendor, f"`{kind}`" if kind in EVENT_TYPES else kind, note]
 
 
 def _mapping(names: dict[str, Any]) -> str:
     by_type: dict[str, list[str]] = {}
     for vendor, kind in _vendor_names(names):
         by_type.setdefault(kind, []).append(vendor)
-    keys = {} if "subscriptions" in names else names.get("properties", {})
+    keys = names.get("properties", {})
     rows = []
-    for kind, vendors in sorted(by_type.items()):
+    for kind in sorted(by_type.keys() | keys.keys()):
         read = [f"`{name}` from {', '.join(sources)}" for name, sources in keys.get(kind, {}).items()]
-        rows.append([f"`{kind}`", ", ".join(vendors), "; ".join(read)])
+        rows.append([f"`{kind}`", ", ".join(by_type.get(kind, ())), "; ".join(read)])
     head = ("becomes", "vendor name", "properties read") if keys else ("becomes", "vendor name")
     return _table(head, [row[: len(head)] for row in rows])
 
 
 def _vendor_names(names: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(vendor name, event type or label) of one format in names.yaml."""
-    for group in ("events", "subscriptions"):
-        yield from names.get(group, {}).items()
-    if "subscriptions" in names:  # there, `properties` are changes that are events
-        for name, values in names.get("properties", {}).items():
-            yield from ((f"{name} = {value}", kind) for value, kind in values.items())
+    """(vendor name, event type or label) of one section of names.yaml."""
+    yield from names.get("events", {}).items()
+    for name, values in names.get("changes", {}).items():
+        yield from ((f"{name} = {value}", kind) for value, kind in values.items())
     yield from ((name, f"label {label}") for name, label in names.get("labels", {}).items())
 
 

@@ -25,6 +25,7 @@ from dashboards.grafana import Grafana
 from dashboards.names import PROMETHEUS_UID
 from streams.connection import explain
 from streams.errors import ConfigError, GrafanaRefused, TrustwatchError
+from streams.formats._tables import KNOB, unmapped
 from streams.ingest import Door
 from streams.kafka import kafka_python_options
 from streams.privacy import Privacy
@@ -122,6 +123,8 @@ def _look_at_settings(settings: Settings) -> Said:
         Door(settings, privacy, {})
     except ConfigError as error:
         return "fail", str(error), "correct the knob that is named, in the environment or in trustwatch.yaml"
+    if advice := unmapped(settings):
+        return "warn", advice, f"write a map of your tables (README: Debezium) and point {KNOB} to it"
     return "ok", "a worker could start with them; the pseudonym key is set", None
 
 

@@ -27,13 +27,18 @@ FORGET_TYPES: Final = frozenset({"erasure_requested", "consent_withdrawn"})
 CLOCK: Final = "clock"
 """Punctuation: its source promises that nothing older than `time` follows. Sent by `replay` at the end of a file and
 by sources that are often quiet; it moves the watermark, belongs to no person and is not counted as an event."""
+LINKED: Final = "linked"
+"""Made by the door: `person` and `also_person` are one. Told to all partitions (see `streams.identity`)."""
+RENAMED: Final = "renamed"
+"""Made by the door while keys are changed: `person` was `also_person` under the previous key."""
 OTHER: Final = "other"
 """A well-formed event whose vendor name nobody mapped: counted and kept in the session, never an error."""
 
 EVENT_TYPES: Final = WEB_TYPES | CRM_TYPES | CONTROL_TYPES | {OTHER}
 
-_FIRST: Final = ("erasure_requested", "consent_withdrawn", "lead_created", OTHER, "lead_scored", "lead_handed_over",
-                 "lead_touched", "lead_accepted", "lead_rejected", "lead_won", "lead_lost", "page_viewed")  # fmt: skip
+_FIRST: Final = (RENAMED, "erasure_requested", "consent_withdrawn", LINKED, "lead_created", OTHER, "lead_scored",
+                 "lead_handed_over", "lead_touched", "lead_accepted", "lead_rejected", "lead_won", "lead_lost",
+                 "page_viewed")  # fmt: skip
 RANK: Final = {kind: rank for rank, kind in enumerate([*_FIRST, *sorted(EVENT_TYPES - {*_FIRST})])}
 """The order of events of one person that carry the same time (CRM webhooks often do): created, labelled, scored, …"""
 
@@ -47,8 +52,23 @@ PROPERTY_TYPES: Final[dict[str, type[float] | type[bool] | type[str]]] = {
 Reason = Literal[
     "empty", "too_large", "not_json", "not_an_object", "unknown_format", "unknown_type", "missing_field", "bad_field",
     "bad_time", "time_out_of_range", "not_finite", "empty_batch", "nested_batch", "too_deep", "tombstone",
+    "reader_failed",
 ]  # fmt: skip
 REASONS: Final[tuple[str, ...]] = Reason.__args__  # type: ignore[attr-defined]
+
+
+class Former(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What an event is called under the previous key, so that a session in which keys change goes on to its end.
+
+    Attributes:
+        person: pseudonym.
+        session: digest of the given session id.
+        page_id: digest of the path.
+    """
+
+    person: str
+    session: str | None = None
+    page_id: str | None = None
 
 
 class Event(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
@@ -60,7 +80,8 @@ class Event(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
         time: corrected event time, seconds since the epoch, UTC. Windows use it.
         person: visitor, contact or lead; raw out of a format, a pseudonym after `streams.privacy`.
         device_time: the device's own clock in seconds, for gaps within a session; None if unknown.
-        also_person: a second id of the same person (identify, alias).
+        also_person: a second id of the same person (identify, alias). `person` is the one that goes on: an open session
+            under the other ends without a drop.
         session: a session id given by the source; None lets the gap decide.
         page: path only, templated (`/orders/:id`) after `streams.privacy`.
         stage: journey stage given by the source; overrides the journey's own mapping.
@@ -68,6 +89,7 @@ class Event(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
         properties: only those of `PROPERTY_TYPES`.
         page_id: short keyed digest of the full path, set by `streams.privacy`: `/products/1` and `/products/2` are one
             template but two pages to go back and forth between.
+        former: the same under the previous key, shortly after keys have changed; set by `streams.privacy`.
     """
 
     id: str
@@ -82,6 +104,7 @@ class Event(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     segment: dict[str, str] = {}
     properties: dict[str, Value] = {}
     page_id: str | None = None
+    former: Former | None = None
 
 
 class Rejection(msgspec.Struct, frozen=True):

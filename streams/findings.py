@@ -76,6 +76,26 @@ def is_small(finding: Finding) -> bool:
     return min(finding.n_before, finding.n_after) < LEAST
 
 
+def public(finding: Finding) -> Finding:
+    """A finding as others may see it: without numbers where it rests on so few people; its counts are 0 then."""
+    if not is_small(finding):
+        return finding
+    kept = {name: value for name, value in finding.evidence.items() if name == HELD}
+    said = f"{finding.detector}: fewer than {LEAST} people, not shown."
+    return msgspec.structs.replace(
+        finding, before=0.0, after=0.0, n_before=0, n_after=0, evidence=kept, summary=said
+    )  # fmt: skip
+
+
+HELD: Final = "held_back"
+"""In the evidence of a finding that may come from broken tracking: nobody is told of it while that lasts."""
+
+
+def is_held(finding: Finding) -> bool:
+    """Whether it is held back, because tracking that it depends on is broken."""
+    return HELD in finding.evidence
+
+
 def plain(verdict: Verdict) -> Verdict:
     """The same in plain, finite numbers, as a checkpoint gives them back.
 

@@ -20,6 +20,10 @@ NEVER: Final = float("-inf")
 """Event time of a source or partition that has not seen anything."""
 
 
+SLICES: Final = 10
+"""A bucket is worked off in so many parts, as the watermark passes them."""
+
+
 class Place(msgspec.Struct, array_like=True, frozen=True, gc=False, order=True):
     """Where an item came from within its source: offset of the raw message, index within it."""
 
@@ -34,11 +38,17 @@ class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
         place: where it came from.
         outcome: `late` or `dead_letter`.
         reason: why (a `streams.events.Reason`), for dead letters.
+        person: whom a dead letter is about, if that could be read: an erasure has to find it again.
+        former: their other pseudonym while keys are changed.
+        time: event time that its source had reached by then, seconds; it has none of its own that could be believed.
     """
 
     place: Place
     outcome: Literal["late", "dead_letter"]
     reason: str = ""
+    person: str = ""
+    former: str = ""
+    time: float = NEVER
 
 
 class Item(msgspec.Struct, array_like=True, gc=False):
@@ -65,7 +75,8 @@ class Section(msgspec.Struct, array_like=True, gc=False):
         idle: the source is caught up and quiet: it does not hold the watermark back.
         items: its events for this partition, in its order.
         marks: its late and refused items that are counted in this partition, in its order.
-        echoes: items that another partition counts and that concern a person here, too: an erasure by a second id.
+        echoes: items that are counted elsewhere or not at all, and are told to every partition that they may concern:
+            erasures, which ids are one person's, labels of leads.
     """
 
     source: str
@@ -133,6 +144,15 @@ class DeadLetter(msgspec.Struct, frozen=True):
     person: str | None
 
 
+def letter_id(source: str, place: Place) -> str:
+    """The id of the dead letter of an item; its key in the topic.
+
+    >>> letter_id("web/0", Place(7, 0))
+    'web/0/7/0'
+    """
+    return f"{source}/{place.offset}/{place.index}"
+
+
 UNREADABLE: Final = (ValueError, TypeError, RecursionError)
 """What decoding foreign bytes may raise: bad UTF-8, a missing value and deep nesting are no DecodeError."""
 
@@ -148,4 +168,4 @@ def partition_of(key: str, partitions: int) -> int:
     >>> partition_of("anna", 4) == partition_of("anna", 4)
     True
     """
-    return crc32(key.encode()) % partitions
+    return crc32(key.encode("utf-8", "surrogatepass")) % partitions

@@ -19,6 +19,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from mode import Service
 
 from streams.errors import TopicMismatch
+from streams.formats._tables import unmapped
 from streams.frames import NEVER, encode, encode_json
 from streams.ingest import Door, Flush, Raw
 from streams.kafka import aiokafka_options
@@ -80,6 +81,8 @@ class Ingest(Service):  # type: ignore[misc]
         await self._consumer.start()
         names = [topic.name for topic in settings.topics.raw]
         self.door = Door(settings, self._privacy, await self._partitions(names))
+        if advice := unmapped(settings):
+            log.warning("ingest: %s", advice)
         self._consumer.subscribe(names, listener=_Listener(self))
 
     async def on_stop(self) -> None:
@@ -107,9 +110,11 @@ class Ingest(Service):  # type: ignore[misc]
             await self._note_idle(consumer, door, now)
             began = time.thread_time()
             flush = door.flush(now)
-            records = self._records(flush)
+            letters, frames = self._records(flush)
             self.cpu_s += time.thread_time() - began
-            await self._outbox.send(records)
+            # Letters first: once a frame tells of one, an erasure may delete it, and it must not be written after that.
+            await self._outbox.send(letters)
+            await self._outbox.send(frames)
             self.frames += len(flush.frames)
             if epoch == self._epoch:
                 self._done |= done  # only now: what is committed must be durable
@@ -155,7 +160,14 @@ class Ingest(Service):  # type: ignore[misc]
     def _take(self, door: Door, where: TopicPartition, messages: list[Any], now: float) -> tuple[int, str]:
         """Hand messages to the door; returns the offset to commit, with the clock that the source has there."""
         raws = [
-            Raw(where.topic, where.partition, message.offset, message.value, time=_written(message.timestamp))
+            Raw(
+                where.topic,
+                where.partition,
+                message.offset,
+                message.value,
+                time=_written(message.timestamp),
+                headers=_headers(message.headers) if message.headers else None,
+            )
             for message in messages
         ]
         door.take(raws, now)
@@ -229,13 +241,13 @@ class Ingest(Service):  # type: ignore[misc]
             return -1
         return position if where in self._quiet_since else -1
 
-    def _records(self, flush: Flush) -> list[Record]:
+    def _records(self, flush: Flush) -> tuple[list[Record], list[Record]]:
         topics = self._settings.topics
         letters = [
             Record(topics.dead_letters, None, letter.id.encode(), encode_json(letter)) for letter in flush.dead_letters
         ]
         frames = [Record(topics.events, target, b"", encode(frame)) for target, frame in flush.frames]
-        return [*letters, *frames]
+        return letters, frames
 
     async def _commit(self) -> None:
         """Commit what is durable, with the clock of each source beside the offset."""
@@ -331,6 +343,11 @@ def _source(where: TopicPartition) -> str:
 def _age_s(polled_ms: int | None) -> float:
     """Seconds since the broker last answered for a partition; clocks may have been set back."""
     return math.inf if polled_ms is None else max(0.0, time.time() - polled_ms / 1000)
+
+
+def _headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:
+    """Kafka headers by their names in lower case; of several with one name the last counts, one without value none."""
+    return {name.lower(): value for name, value in headers if value is not None}
 
 
 def _written(timestamp_ms: int) -> float | None:

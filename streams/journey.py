@@ -40,8 +40,8 @@ class JourneyFile(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> JourneyFile:
         names = [stage.name for stage in self.stages]
-        if len(set(names)) != len(names) or "leads" in names:
-            raise ValueError("stages: names must differ, and `leads` is taken")
+        if len(set(names)) != len(names) or {"leads", "tracking"} & set(names):
+            raise ValueError("stages: names must differ, `leads` is taken, and so is `tracking`")
         if self.entry not in names:
             raise ValueError(f"entry: {self.entry!r} is no stage")
         used = {kind for stage in self.stages for kind in (*stage.events, *stage.goal)}

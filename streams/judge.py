@@ -7,7 +7,7 @@ so that a finding sent again after a crash is recognised as the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
@@ -15,8 +15,9 @@ import msgspec
 
 from detectors._base import Detector, Verdict
 from streams.budget import PageLog
-from streams.findings import Finding, iso, plain, summarise
+from streams.findings import HELD, Finding, is_held, iso, plain, summarise
 from streams.frames import Segment
+from streams.holds import SLACK_S, Hold, Holds, say
 from streams.roots import ECHO_S, Heard, Open, decide, is_echo, overlap
 from streams.settings import Settings
 
@@ -59,6 +60,7 @@ class Judge:
         settings: owners, limits, and when a page proves false.
         detectors: name → class, for units and titles.
         streams: gives the number of watched streams of a detector at a stage.
+        holds: what findings wait for while tracking is broken, and all rows of tracking; None for nothing.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Judge:
         settings: Settings,
         detectors: Mapping[str, type[Detector[Any, Any]]],
         streams: Callable[[str, str], int],
+        holds: tuple[Holds, Collection[Segment]] | None = None,
     ) -> None:
         self._settings = settings
         self._detectors = detectors
         self._streams = streams
+        self._holds, self._rows = holds or (Holds(()), ())
         self._touched: set[Family] = set()
         self._calmed: dict[Where, tuple[Family, bool]] = {}
         self.state = JudgeState()
@@ -203,9 +207,15 @@ class Judge:
         changed = [self._end(family, segment, now) for segment in decision.end]
         for segment in decision.begin:
             moved = bool(decision.end) and segment == decision.begin[0]
+            if not moved and self._waits(family, segment):
+                continue  # until it is known whether people or tags have changed
             changed.append(self._begin(family, segment, now, since if moved else None))
         for segment in sorted(roots):
-            changed += self._refresh(family, segment, now)
+            if self._is_free(family, segment):
+                changed.append(self._end(family, segment, now))
+                heard[segment].wait(now)  # it may have been tracking alone; what goes on shows so
+            else:
+                changed += self._refresh(family, segment, now)
         if not roots and not heard:
             del self._roots[family], self._heard[family]
         return changed
@@ -219,7 +229,7 @@ class Judge:
         moved = since is not None
         self._roots[family][segment] = Open(name, now, now if since is None else since, now if moved else 0.0)
         self._state.begun[family[0]] = self._state.begun.get(family[0], 0) + 1
-        if not moved:
+        if not moved and self._held(family, segment) is None:
             self._state.pages.note(family[0], now, begun=1)
         told = self._state.findings.get(name)  # the same claim as before, once more
         return self._keep(self._describe(family, segment, name, onset, told.detected_at if told else iso(now)))
@@ -229,12 +239,34 @@ class Judge:
         before = self._state.findings[known.id]
         if segment not in self._heard[family]:
             return []
-        if self._level(family, segment) == before.level and now - known.sent < REFRESH_S:
+        held = self._held(family, segment) is not None
+        same = self._level(family, segment) == before.level and held == is_held(before)
+        if same and now - known.sent < REFRESH_S:
             return []
         known.sent = now
         fresh = self._describe(family, segment, before.id, before.onset, before.detected_at)
         # The onset stays what it was when the finding began, and its interval with it.
         return [self._keep(msgspec.structs.replace(fresh, onset_from=before.onset_from, onset_to=before.onset_to))]
+
+    # ── holding back ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _held(self, family: Family, segment: Segment) -> tuple[Segment, Hold] | None:
+        """The broken tracking that an open finding, or one that begins, may come from."""
+        found = self._holds.broken(family[1], segment, self._rows)
+        known = self._roots[family].get(segment)
+        return None if found and known and known.since < found[1].onset - SLACK_S else found
+
+    def _waits(self, family: Family, segment: Segment) -> bool:
+        """Whether tracking behind it may be broken, which is not sure yet."""
+        stage = family[1]
+        known = self._holds.broken(stage, segment, self._rows) is not None
+        return not known and self._holds.suspected(stage, segment, self._rows)
+
+    def _is_free(self, family: Family, segment: Segment) -> bool:
+        """Whether it was held back, and tracking has been well again for some time."""
+        known = self._roots[family][segment]
+        was = is_held(self._state.findings[known.id])
+        return was and segment in self._heard[family] and self._held(family, segment) is None
 
     def _end(self, family: Family, segment: Segment, now: float, *, recovered: bool = False) -> Finding:
         """A segment is no root any more."""
@@ -283,12 +315,16 @@ class Judge:
         labels = {"stage": stage, **dict(segment)}
         explained = self._explained(family, segment)
         evidence = {**verdict.evidence, **({"explained_segments": float(explained)} if explained else {})}
+        held = self._held(family, segment)
+        if held is not None:
+            evidence |= {HELD: 1.0, "tracking_broken_since": held[1].onset}
+        summary = summarise(cls.title, verdict, labels, cls.unit, onset)
         return Finding(
             id=name, detector=detector, kind=kind, segment=labels, direction=verdict.direction,
             level=self._level(family, segment), onset=onset, detected_at=detected_at,
             before=round(verdict.before, 6), after=round(verdict.after, 6), unit=cls.unit, n_before=verdict.n_before,
             n_after=verdict.n_after, score=round(verdict.score, 4), owner=self._owner(detector, stage),
-            summary=summarise(cls.title, verdict, labels, cls.unit, onset),
+            summary=summary if held is None else f"{summary} {say(*held)}",
             evidence={key: round(value, 6) for key, value in evidence.items()},
             onset_from=None if verdict.onset_from is None else iso(verdict.onset_from),
             onset_to=None if verdict.onset_to is None else iso(verdict.onset_to),

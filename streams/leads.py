@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from streams.events import Event
+from streams.frames import NEVER
 from streams.settings import LeadSettings
 
 DAY_S: Final = 86_400.0
@@ -48,6 +49,23 @@ class Lead(msgspec.Struct, array_like=True, gc=False):
     scored: float | None = None
     milestones: dict[str, float] = {}
     judged: list[Horizon] = []
+
+
+def merged(one: Lead, other: Lead, person: str) -> Lead:
+    """Two leads that turn out to be one person's, as one; the same whichever is named first.
+
+    Each milestone counts from when it was first reached. A label of the lead that began first stays. The score is the
+    last before hand-over. A horizon that was judged for either is not judged again; what was counted stays counted.
+    """
+    first, second = sorted((one, other), key=lambda lead: (lead.seen, lead.person))
+    milestones = dict(first.milestones)
+    for kind, time in second.milestones.items():
+        milestones[kind] = min(time, milestones.get(kind, time))
+    latest = max((one, other), key=lambda lead: (lead.score is not None, lead.scored or NEVER, lead.person))
+    scored = [lead.scored for lead in (one, other) if lead.scored is not None]
+    judged = [horizon for horizon in _HORIZONS if horizon in {*one.judged, *other.judged}]
+    segment = {**second.segment, **first.segment}
+    return Lead(person, first.seen, segment, latest.score, max(scored, default=None), milestones, judged)
 
 
 class Leads:

@@ -248,6 +248,11 @@ def _accounting(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
         ),
         "trustwatch_failures": ("Times our own code raised on one person: a bug; see the log.", "failed"),
         "trustwatch_erasures": ("Sessions and leads that were erased on request.", "forgotten"),
+        "trustwatch_moved_sessions": ("Sessions that went on under another id of the same person.", "moved"),
+        "trustwatch_unwanted_events": (
+            "Events dropped, because their person withdrew consent, or was erased since they happened.",
+            "withdrawn",
+        ),
     }
     for name, (meaning, field) in counters.items():
         family = CounterMetricFamily(name, meaning, labels=["partition"])
@@ -262,6 +267,14 @@ def _accounting(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
     for partition, stage in owned.items():
         overflowed.add_metric([str(partition)], stage.overflowed_labels)
     yield overflowed
+    lost = CounterMetricFamily(
+        "trustwatch_lost_links",
+        "Links between ids of one person that were given up (limits.links), or refused: too many ids for one person.",
+        labels=["partition"],
+    )
+    for partition, stage in owned.items():
+        lost.add_metric([str(partition)], stage.identity.evicted + stage.identity.refused)
+    yield lost
 
 
 def _held(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
@@ -278,6 +291,10 @@ def _held(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
             sum(s.pending_events for s in sessionizers),
         ),
         "trustwatch_remembered_ids": ("Event ids in the dedupe window.", sum(s.remembered_ids for s in sessionizers)),
+        "trustwatch_links": (
+            "Links between ids of one person; every partition knows all.",
+            max((stage.identity.links for stage in sessionizers), default=0),
+        ),
     }
     for name, (meaning, value) in gauges.items():
         yield GaugeMetricFamily(name, meaning, value=value)

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from detectors._base import AlertOn, Detector
-from streams.findings import Finding, is_small
+from streams.findings import Finding, is_held, is_small
 from streams.frames import Segment
 from streams.watch import Watcher
 
@@ -96,7 +96,7 @@ def severity_of(finding: Finding, alert: AlertOn) -> Severity:
         finding: it.
         alert: when its detector pages.
     """
-    if finding.direction != "worse":
+    if finding.direction != "worse" or is_held(finding):
         return "none"
     sure = finding.level == "alert" or alert.level == "warn"
     return alert.severity if sure and not _is_tiny(finding) else "ticket"

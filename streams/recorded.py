@@ -4,10 +4,10 @@
 |---|---|
 | `.json` | the whole file |
 | `.csv`, `.tsv`, `.parquet`, or any other file that is no JSON, with a mapping | a native event of a row |
-| anything else (`.jsonl`, `.ndjson`, …) | a line, byte for byte; a blank line too |
+| anything else (`.jsonl`, `.ndjson`, …), and `.tsv` of Snowplow's rows | a line, byte for byte; a blank line too |
 
-A `.gz` behind any of them is transparent. Nothing is dropped: what is missing in a row or line is left for the door to
-refuse, so that the numbers of a backtest add up.
+A `.gz` or `.zst` behind any of them (Parquet: `.gz`) is transparent. Nothing is dropped: what is missing in a row or
+line is left for the door to refuse, so that the numbers of a backtest add up.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ MAX_MESSAGE_BYTES: Final = 64_000_000
 _BUFFER_BYTES: Final = 1 << 20
 _JSON_SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson"})
 _TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".parquet"})
+_LOOKED_AT_BYTES: Final = 1 << 16
+_TABS_OF_A_ROW: Final = 128
+"""Snowplow's rows have 128 to 130: no table that needs a mapping is so wide."""
+_PACKED: Final = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 
 class RecordedFile:
@@ -50,7 +54,7 @@ class RecordedFile:
         mapping: Mapping | None = None,
         on_bytes: Callable[[int], object] | None = None,
     ) -> None:
-        """Look at the file; nothing is read yet.
+        """Look at the file; of none but a `.tsv` without mapping anything is read yet.
 
         Args:
             path: the file.
@@ -67,12 +71,25 @@ class RecordedFile:
         self.path = path
         self.size_bytes = path.stat().st_size
         self._on_bytes = on_bytes
-        self._gzipped = path.suffix.lower() == ".gz"
-        self._suffix = Path(path.stem).suffix.lower() if self._gzipped else path.suffix.lower()
-        if self._suffix in _TABLE_SUFFIXES and mapping is None:
+        self._packed = _PACKED.get(path.suffix.lower())
+        self._suffix = Path(path.stem).suffix.lower() if self._packed else path.suffix.lower()
+        if self._suffix in _TABLE_SUFFIXES and mapping is None and not self._holds_rows(fmt):
             raise ConfigError(f"{path}: a table needs a mapping of its columns: --map MAP.yaml")
         self._mapping = None if self._suffix in _JSON_SUFFIXES else mapping
         self.wire_format = fmt if self._mapping is None else "native"
+
+    def _holds_rows(self, fmt: str | None) -> bool:
+        """Whether a table holds rows of Snowplow's, which are messages as they are."""
+        if self._suffix != ".tsv" or fmt not in (None, "snowplow"):
+            return False
+        if fmt is not None:
+            return True
+        try:
+            with self._open(counted=False) as stream:
+                lines = stream.read(_LOOKED_AT_BYTES).splitlines()
+        except (OSError, EOFError, zlib.error):
+            return False
+        return any(line.count(b"\t") >= _TABS_OF_A_ROW for line in lines)
 
     def __iter__(self) -> Iterator[bytes]:
         """All messages in file order; can be repeated.
@@ -93,12 +110,13 @@ class RecordedFile:
         except (OSError, EOFError, zlib.error) as error:
             raise TrustwatchError(f"{self.path}: cannot be read to its end: {error}") from error
 
-    def _open(self) -> IO[bytes]:
-        counted = _Counted(self.path, self._on_bytes)
-        buffered: IO[bytes] = io.BufferedReader(counted, _BUFFER_BYTES)
-        if not self._gzipped:
+    def _open(self, *, counted: bool = True) -> IO[bytes]:
+        file = _Counted(self.path, self._on_bytes if counted else None)
+        buffered: IO[bytes] = io.BufferedReader(file, _BUFFER_BYTES)
+        if self._packed is None:
             return buffered
-        return io.BufferedReader(_Gunzip(buffered), _BUFFER_BYTES)
+        unpacked: Any = _Gunzip(buffered) if self._packed == "gzip" else _unzstd(buffered, self.path)
+        return io.BufferedReader(unpacked, _BUFFER_BYTES)
 
     def _mapped(self, mapping: Mapping) -> Iterator[bytes]:
         with self._open() as stream:
@@ -157,6 +175,14 @@ class _Gunzip(gzip.GzipFile):
         self._source.close()
 
 
+def _unzstd(source: IO[bytes], path: Path) -> Any:
+    try:
+        import pyarrow as pa  # noqa: PLC0415  (an optional dependency)
+    except ImportError as error:
+        raise ConfigError(f"{path}: Zstandard needs pyarrow: pip install 'trustwatch[parquet]'") from error
+    return pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd")
+
+
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     while line := stream.readline(MAX_MESSAGE_BYTES):
         whole = line.endswith(b"\n")
@@ -201,11 +227,53 @@ def _parquet(stream: IO[bytes], path: Path) -> tuple[list[str], Iterator[Row | N
     except ArrowException as error:
         raise TrustwatchError(f"{path}: no readable Parquet file: {error}") from error
 
+    schema = _to_microseconds(file.schema_arrow)
+
     def rows() -> Iterator[Row | None]:
         try:
             for batch in file.iter_batches():
-                yield from batch.to_pylist()
+                yield from _rows_of(batch.cast(schema, safe=False))
         except ArrowException as error:
             raise TrustwatchError(f"{path}: cannot be read to its end: {error}") from error
 
-    return list(file.schema_arrow.names), rows()
+    return list(_columns(file.schema_arrow)), rows()
+
+
+def _columns(fields: Any, above: str = "") -> Iterator[str]:
+    """Names of columns, and of the parts of nested ones as `user.id`."""
+    for field in fields:
+        name = f"{above}{field.name}"
+        yield name
+        if hasattr(field.type, "fields"):
+            yield from _columns(field.type.fields, f"{name}.")
+
+
+def _to_microseconds(schema: Any) -> Any:
+    """The schema with nanoseconds cut to microseconds, which is what Python's times hold."""
+    import pyarrow as pa  # noqa: PLC0415  (an optional dependency)
+
+    def cut(kind: Any) -> Any:
+        if pa.types.is_struct(kind):
+            return pa.struct([field.with_type(cut(field.type)) for field in kind.fields])
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            made = pa.list_ if pa.types.is_list(kind) else pa.large_list
+            return made(kind.value_field.with_type(cut(kind.value_type)))
+        if getattr(kind, "unit", None) != "ns":
+            return kind
+        if pa.types.is_timestamp(kind):
+            return pa.timestamp("us", kind.tz)
+        return pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us")
+
+    return pa.schema([field.with_type(cut(field.type)) for field in schema])
+
+
+def _rows_of(batch: Any) -> Iterator[Row | None]:
+    """Rows by column; None for one with a value that Python has no type for, such as a time in the year 200,000."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError):
+        for at in range(batch.num_rows):
+            try:
+                yield batch.slice(at, 1).to_pylist()[0]
+            except (ValueError, OverflowError):
+                yield None

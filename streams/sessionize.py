@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from math import ceil
 from operator import attrgetter
 from sys import intern
-from typing import Any, Final
+from typing import Final
 from zlib import crc32
 
 import msgspec
@@ -27,19 +27,24 @@ import msgspec
 from detectors._step_model import StepModel
 from streams.checkpoints import pack, unpack
 from streams.combine import LEADS, Combiner, Labels, Named
+from streams.erasure import Erased, Letters, Remembered, Withdrawn, number_of
 from streams.errors import CheckpointRefused
-from streams.events import CRM_TYPES, FORGET_TYPES, RANK, WEB_TYPES, Event
-from streams.frames import NEVER, UNREADABLE, Cell, Counts, Frame, Item, Mark, Place, Section
+from streams.events import CRM_TYPES, FORGET_TYPES, LINKED, RANK, RENAMED, WEB_TYPES, Event, Former
+from streams.frames import NEVER, SLICES, UNREADABLE, Cell, Counts, Frame, Item, Mark, Place, Section, letter_id
+from streams.identity import Identity, Links, window_of
 from streams.journey import Journey
-from streams.leads import LEAD_TYPES, Lead, Leads
+from streams.leads import LEAD_TYPES, Lead, Leads, merged
 from streams.sessions import Counter, Session, Sessions
 from streams.settings import Settings
+from streams.tracking import DEVICE, Tracker, TrackingState
 
-STATE_VERSION: Final = 4
-SLICES: Final = 10
-"""A bucket is worked off in so many parts, as the watermark passes them."""
+STATE_VERSION: Final = 5
 LATER_S: Final = 60.0
 """What is to be counted at a moment ahead waits for the full minute: fewer, larger cells to keep and to send."""
+SAID_AGAIN: Final = frozenset({LINKED, RENAMED})
+"""Events that ingest makes, and may make again after a crash."""
+TOLD: Final = FORGET_TYPES | SAID_AGAIN
+"""Events that say something of a person, and are none of what a person does."""
 FAR_S: Final = 1e12
 """No event time is that far from 1970; what is came from another writer, and would break the arithmetic."""
 log = logging.getLogger(__name__)
@@ -80,6 +85,8 @@ class Totals(msgspec.Struct, array_like=True):
         forgotten: sessions and leads that were erased on request.
         failed: times our own code raised on one person: a bug; their session and lead were let go.
         unremembered: applied events whose repeats will not be recognised, because a limit was reached.
+        moved: sessions that went on under another id of the same person; no drop.
+        withdrawn: applied events that were dropped, because their person withdrew consent, or was erased after them.
     """
 
     applied: int = 0
@@ -93,6 +100,8 @@ class Totals(msgspec.Struct, array_like=True):
     forgotten: int = 0
     failed: int = 0
     unremembered: int = 0
+    moved: int = 0
+    withdrawn: int = 0
 
     @property
     def consumed(self) -> int:
@@ -118,6 +127,9 @@ class State(msgspec.Struct, array_like=True):
         counting: what was counted in the bucket that is being worked off.
         labels: label → values that kept their name.
         totals: the accounting.
+        links: which ids are one person's.
+        remembered: what erasures need to know.
+        tracking: what events are like, in windows that have not left yet.
     """
 
     watermark: float = NEVER
@@ -134,6 +146,9 @@ class State(msgspec.Struct, array_like=True):
     models: dict[str, bytes] = {}
     labels: dict[str, list[str]] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
+    links: Links = msgspec.field(default_factory=Links)
+    remembered: Remembered = msgspec.field(default_factory=Remembered)
+    tracking: TrackingState = msgspec.field(default_factory=TrackingState)
 
 
 class Sessionizer:
@@ -144,6 +159,10 @@ class Sessionizer:
         journey: stages.
         new_model: makes the hesitation model of a stage.
         partition: number of the events partition.
+
+    Attributes:
+        identity: which ids are one person's.
+        released: ids of the dead letters that the frame applied last asks to delete.
     """
 
     def __init__(
@@ -156,6 +175,7 @@ class Sessionizer:
         self._new_model = new_model
         self._labels = Labels(settings.segments)
         self._combiner = Combiner()
+        self._tracker = Tracker(settings, journey)
         self._models: dict[str, StepModel] = {}
         counter = Counter(self._combiner.add_each, self._count_later, self._combiner.add)
         self._sessions = Sessions(settings, journey, counter, self._models, new_model)
@@ -170,6 +190,11 @@ class Sessionizer:
         self._seen: dict[int, int] = {}
         self._pending_events = 0
         self._waiting: dict[int, tuple[int, list[Event]]] = {}  # slice → its bucket, and what waits in it
+        self.identity = Identity(settings.limits.links)
+        self._letters = Letters(settings.limits.dead_letters)
+        self._withdrawn = Withdrawn(settings.limits.withdrawn)
+        self._erased = Erased(settings.limits.withdrawn)
+        self.released: list[str] = []
         self.state = State()
 
     @property
@@ -204,6 +229,7 @@ class Sessionizer:
         Returns:
             The buckets that it closed, or None if it closed none and there is no new watermark worth telling.
         """
+        self.released = []
         self._expect(frame.sources)
         for section in frame.sections:
             self._take(section)
@@ -224,22 +250,45 @@ class Sessionizer:
         if source is None:  # a topic that is no longer read: its events still count, its clock does not
             source = Source()
         for mark in section.marks:
-            self._count_mark(source, mark)
+            self._count_mark(source, mark, section.source)
+            if mark.person:
+                self._note_letter(letter_id(section.source, mark.place), mark, again=mark.place <= source.place)
         self._admit(source, section)
         for echo in section.echoes:
             if echo.place > source.place and abs(echo.due) < FAR_S:
-                self._wait(echo.event, max(int(echo.due // self._slice_s), self._first_open()))
+                at, event = max(int(echo.due // self._slice_s), self._first_open()), echo.event
+                self._wait(event, at, visits=event.type in TOLD)  # what else is told concerns leads only
         ends = (section.marks, section.items, section.echoes)
         source.place = max([source.place, *(things[-1].place for things in ends if things)])
         if section.time < FAR_S:
             source.time = max(source.time, section.time)
         source.idle = section.idle
 
-    def _count_mark(self, source: Source, mark: Mark) -> None:
+    def _count_mark(self, source: Source, mark: Mark, name: str) -> None:
         if mark.place <= source.place:
             self.state.totals.repeats += 1
-        else:
-            self._account(source, mark.outcome, mark.reason)
+            return
+        self._account(source, mark.outcome, mark.reason)
+        if abs(mark.time) < FAR_S:
+            at = max(int(mark.time // self._slice_s), self._first_open())
+            self._track(name, at, *(("late",) if mark.outcome == "late" else ("dead", mark.reason)))
+
+    def _track(self, source: str, at: int, *what: str) -> None:
+        """Tell tracking of an item that is no event to apply, at this slice."""
+        bucket = at // SLICES
+        self._tracker.note(source, bucket, *what)
+        self._plan(self._tracker.last_bucket(bucket))
+
+    def _note_letter(self, letter: str, mark: Mark, *, again: bool) -> None:
+        """Remember whom a dead letter is about; one of somebody who is to be forgotten goes at once.
+
+        Ingest writes letters again that it reads again after a crash, also one that was deleted meanwhile.
+        """
+        unwanted = mark.person in self._withdrawn or mark.former in self._withdrawn
+        if unwanted or (again and letter not in self._letters):
+            self.released.append(letter)
+        elif not again:
+            self._letters.remember(letter, (mark.person, mark.former) if mark.former else (mark.person,))
 
     def _account(self, source: Source, outcome: str, reason: str = "") -> None:
         """Every consumed item comes here once."""
@@ -253,26 +302,30 @@ class Sessionizer:
     def _admit(self, source: Source, section: Section) -> None:
         """Take up the items of a section: each waits for the watermark, or is counted as what else it is."""
         state, seen, slice_s = self.state, self._seen, self._slice_s
-        watermark, first_open, applied = state.watermark, self._first_open(), 0
+        watermark, first_open, fresh = state.watermark, self._first_open(), list[tuple[int, Event]]()
         salt = crc32(section.source.rpartition("/")[0].encode())  # ids are unique within their topic only
         for item in self._not_repeated(source, section.items):
             event, due = item.event, item.due
             if not -FAR_S < due < FAR_S:
                 self._account(source, "dead_letter", "bad_time")
                 continue
-            number = hash_id(event.id) ^ salt
+            number = number_of(event.id) ^ salt
             at = int(due // slice_s)
             first = seen.get(number)
             if first is not None and at // SLICES - first <= self._dedupe_buckets:
                 self._account(source, "duplicate")
+                self._track(section.source, at if at > first_open else first_open, "dup")
             elif due < watermark and event.type in WEB_TYPES:
                 self._account(source, "late")
+                self._track(section.source, first_open, "late")
             else:
-                applied += 1
-                self._remember(number, self._wait(event, at if at > first_open else first_open))
-        if applied:
-            state.totals.applied += applied
-            source.count("applied", applied)
+                bucket = self._wait(event, at if at > first_open else first_open)
+                self._remember(number, bucket)
+                fresh.append((bucket, event))
+        if fresh:
+            state.totals.applied += len(fresh)
+            source.count("applied", len(fresh))
+            self._tracker.take(section.source, fresh)
 
     def _not_repeated(self, source: Source, items: list[Item]) -> list[Item]:
         """The items that were not taken up before; ingest reads some again after a crash. Places ascend."""
@@ -283,15 +336,16 @@ class Sessionizer:
         self.state.totals.repeats += len(items) - len(fresh)
         return fresh
 
-    def _wait(self, event: Event, at: int) -> int:
+    def _wait(self, event: Event, at: int, *, visits: bool = True) -> int:
         """Keep an event until the watermark has passed its slice; returns the bucket, one object for all in it."""
         waiting = self._waiting.get(at)
         if waiting is None:
             waiting = self._waiting[at] = (at // SLICES, self.state.slices.setdefault(at, []))
             self._plan(waiting[0])
-        bucket, visits = waiting
-        if event.type not in CRM_TYPES:
-            visits.append(event)
+            self._plan(self._tracker.last_bucket(waiting[0]))
+        bucket, events = waiting
+        if visits and event.type not in CRM_TYPES:
+            events.append(event)
             self._pending_events += 1
         if event.type not in WEB_TYPES:
             self.state.pending.setdefault(bucket, []).append(event)
@@ -345,6 +399,7 @@ class Sessionizer:
             self._work_off(bucket, (bucket + 1) * SLICES)
             self._close_bucket(bucket)
             cells.extend(self._combiner.close(bucket * self._bucket_s))
+            cells.extend(self._tracker.close(bucket))
             if self._combiner.is_crowded:
                 self._recode()
         self._work_off(limit, reached)
@@ -372,7 +427,9 @@ class Sessionizer:
         self._closing = bucket
         for at in range(bucket * SLICES, until):
             if self._waiting.pop(at, None) is not None:
-                self._process(self.state.slices.pop(at), self._session_event, bucket)
+                events = self.state.slices.pop(at)
+                self._tracker.repeats(bucket, [event for event in events if event.type not in TOLD])
+                self._process(events, self._session_event, bucket)
 
     def _close_bucket(self, bucket: int) -> None:
         """Process what happened to leads in a bucket, in event-time order, then all that fell due in it."""
@@ -414,31 +471,60 @@ class Sessionizer:
                 self._let_go(event.person, error)
 
     def _session_event(self, event: Event, bucket: int) -> None:
-        if event.type in WEB_TYPES:
+        kind = event.type
+        if self._withdrawn and kind not in TOLD and self._withdrawn.covers(event.person, bucket, event.time):
+            self.state.totals.withdrawn += 1
+            return
+        if event.former is not None:
+            event = self._as_before(event, event.former, bucket)
+        if kind in WEB_TYPES:
             self._visit(event, bucket)
-        elif event.type in FORGET_TYPES:
-            self._forget(event, self.state.sessions)
-        else:
+        elif kind in FORGET_TYPES:
+            self._forget_visits(event, bucket)
+        elif kind not in TOLD:
             self._attach(event, bucket)
+        elif self._withdrawn:
+            self._withdraw_also(event, bucket)
+
+    def _as_before(self, event: Event, former: Former, bucket: int) -> Event:
+        """The event under the previous key, if it goes on with a session that began under it."""
+        session = self.state.sessions.get(former.person)
+        if session is None:
+            return event
+        person, given, page_id = former.person, former.session, former.page_id
+        before = msgspec.structs.replace(event, person=person, session=given, page_id=page_id, former=None)
+        if event.type in WEB_TYPES and self._is_over(session, before, bucket):
+            self._end(session)
+            return event
+        return before
 
     def _visit(self, event: Event, bucket: int) -> None:
-        state, person = self.state, event.person
+        state, person, cut = self.state, event.person, False
         session = state.sessions.get(person)
         if session is not None and self._is_over(session, event, bucket):
+            cut = event.time - session.last <= self._settings.time.session_gap_s
             self._end(session)
             session = None
         if session is None:
             self._make_room()
+            self._tracker.begin(bucket, event, cut=cut)
             session = state.sessions[person] = Session(person, event.session, event.time, event.time)
         if not session.cohort or not event.segment.keys() <= session.segment.keys():
             self._label(session, event)
-        steps = session.steps
+        steps, before = session.steps, session.reached if session.step is None else session.step.stage
         self._sessions.apply(session, event)
         if session.steps != steps:
             state.totals.steps += 1
+            self._cross(session, before, bucket)
             self._set_timer(session, self._sessions.next_due(session), bucket)
         elif session.timer is None:  # nothing but a new step falls due earlier than what did
             self._set_timer(session, self._sessions.next_due(session), bucket)
+
+    def _cross(self, session: Session, before: str | None, bucket: int) -> None:
+        """Tell tracking which stages were got past, whatever was seen of them."""
+        after = session.reached if session.step is None else session.step.stage
+        if before is not None and after is not None:
+            self._tracker.cross(bucket, before, after, session.segment.get(DEVICE, ""))
 
     def _is_over(self, session: Session, event: Event, bucket: int) -> bool:
         """Do what fell due before the event; whether the event belongs to another session."""
@@ -486,20 +572,116 @@ class Sessionizer:
             self.state.totals.evicted += 1
             self._end(next(iter(sessions.values())))
 
-    def _forget(self, event: Event, known: dict[str, Any]) -> None:
-        """Erase all that is known of a person up to this moment, by both names; what they do later is new."""
-        for person in (event.person, event.also_person):
-            if person is not None and known.pop(person, None) is not None:
-                self.state.totals.forgotten += 1
+    # ── people: erasure, withdrawn consent, several ids ───────────────────────────────────────────────────────────
+
+    def _ids(self, event: Event) -> dict[str, None]:
+        """All ids of the person that an event is about, as far as links tell."""
+        also = event.also_person
+        named = (event.person,) if also is None else (event.person, also)
+        return {person: None for one in named for person in self.identity.group(one)}
+
+    def _forget_visits(self, event: Event, bucket: int) -> None:
+        """Erase the session of a person at this moment; what they do later begins a new one."""
+        if self._is_done(event):
+            return
+        ids = self._ids(event)
+        for person in ids:
+            self.state.totals.forgotten += self.state.sessions.pop(person, None) is not None
+        if event.type == "consent_withdrawn":
+            self._withdrawn.add(ids, (bucket, event.time))
+
+    def _forget(self, event: Event, bucket: int) -> None:
+        """Erase all else that is known of a person, at the end of the bucket, when all links in it are known."""
+        state, ids = self.state, self._ids(event)
+        if self._is_done(event):
+            return
+        for person in ids:
+            state.totals.forgotten += state.leads.pop(person, None) is not None
+            session = state.sessions.get(person)
+            if session is not None and session.start <= event.time:  # linked in this very bucket
+                del state.sessions[person]
+                state.totals.forgotten += 1
+        self.released += self._letters.forget(ids)
+        self.identity.forget(ids)
+        if event.type == "consent_withdrawn":
+            self._withdrawn.add(ids, (bucket, event.time))
+        else:
+            self._erased.add(ids, (bucket, event.time))
+
+    def _is_done(self, event: Event) -> bool:
+        """Whether an erasure was carried out already: it was sent twice, or is told by another name of the person."""
+        named = {event.person, event.also_person or event.person}
+        return event.type == "erasure_requested" and all(self._erased.before(one, event.time) for one in named)
+
+    def _withdraw_also(self, event: Event, bucket: int) -> None:
+        """Whoever is linked to somebody who withdrew consent is the same person, and so withdrew it, too."""
+        ids = self._ids(event)
+        if any(person in self._withdrawn for person in ids) and not self._is_unlinked(event, bucket):
+            self._withdrawn.add(ids, (bucket, event.time))
+
+    def _link(self, event: Event, bucket: int) -> None:
+        """From now on `person` and `also_person` are one, and so are their leads.
+
+        A visit goes on under the first id: the session of the second ends here without a drop, unless it goes on by
+        itself. (A session under the previous key always does, see `_as_before`.)
+        """
+        one, other = event.person, event.also_person or event.person
+        renamed = event.type == RENAMED
+        if self._is_unlinked(event, bucket):
+            return
+        if one in self._withdrawn or other in self._withdrawn:
+            self._forget(msgspec.structs.replace(event, type="consent_withdrawn"), bucket)
+            return
+        if renamed and other not in self.identity and other not in self.state.leads:
+            return  # nothing is known of them that would outlive their session
+        before = (self.identity.canonical(one), self.identity.canonical(other))
+        if not self.identity.join(one, other, window_of(bucket, self._bucket_s)):
+            return
+        session = None if renamed else self.state.sessions.get(other)
+        if session is not None and session.last <= event.time:
+            del self.state.sessions[other]
+            self.state.totals.moved += 1
+        self._unite(before, bucket)
+
+    def _is_unlinked(self, event: Event, bucket: int) -> bool:
+        """Whether ids are not to be joined: one was erased after this happened, or in this very window.
+
+        The door may have said it before and not say it again so soon, or may have forgotten that and say it: the result
+        must be the same.
+        """
+        if not self._erased or event.type == RENAMED:
+            return False
+        window = window_of(bucket, self._bucket_s)
+        for person in (event.person, event.also_person or event.person):
+            erased = self._erased.bucket(person)
+            if erased is not None and (
+                window_of(erased, self._bucket_s) == window or self._erased.before(person, event.time)
+            ):
+                return True
+        return False
+
+    def _unite(self, people: tuple[str, str], bucket: int) -> None:
+        """The leads of two people who turned out to be one become one lead."""
+        leads = [lead for person in people if (lead := self.state.leads.pop(person, None)) is not None]
+        if leads:
+            lead = merged(leads[0], leads[-1], self.identity.canonical(people[0]))
+            self.state.leads[lead.person] = lead
+            self._set_lead_timers(lead, bucket)
 
     # ── leads ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _lead_event(self, event: Event, bucket: int) -> None:
-        leads = self.state.leads
-        if event.type in FORGET_TYPES:
-            self._forget(event, leads)
+        leads, person = self.state.leads, self.identity.canonical(event.person)
+        if event.type in TOLD:
+            (self._forget if event.type in FORGET_TYPES else self._link)(event, bucket)
             return
-        lead = leads.get(event.person)
+        if self._withdrawn and self._withdrawn.covers(event.person, bucket, event.time):
+            self.state.totals.withdrawn += event.type in CRM_TYPES  # others were counted with the sessions
+            return
+        if self._erased and self._erased.before(event.person, event.time):  # late news of somebody who was erased since
+            self.state.totals.withdrawn += event.type in CRM_TYPES
+            return
+        lead = leads.get(person)
         if event.type not in LEAD_TYPES:
             if lead is not None and event.type not in CRM_TYPES:  # nobody mapped it, but it may tell a label
                 self._leads.apply(lead, event)
@@ -508,7 +690,7 @@ class Sessionizer:
             if len(leads) >= self._settings.limits.open_leads:
                 del leads[next(iter(leads))]
                 self.state.totals.evicted += 1
-            lead = leads[event.person] = Lead(event.person, event.time)
+            lead = leads[person] = Lead(person, event.time)
             self._set_lead_timers(lead, bucket)
         if self._leads.apply(lead, event):
             self._set_lead_timers(lead, bucket)
@@ -575,18 +757,23 @@ class Sessionizer:
     def digest_part(self) -> bytes:
         """Canonical bytes of what the results depend on: sessions, leads, models, waiting events, accounting.
 
-        Left out is what only says how far we have read (watermark, offsets, remembered ids) and `repeats`.
+        Left out is what only says how far we have read (watermark, offsets, remembered ids and letters), `repeats`, and
+        links that wait: ingest may say them more often than once.
         """
         self._gather()
         state = self.state
         totals = msgspec.structs.replace(state.totals, repeats=0)
         sessions = {person: msgspec.structs.replace(session, timer=None) for person, session in state.sessions.items()}
         pending = [
-            {number: sorted(events, key=_order) for number, events in waiting.items()}
+            {number: sorted(events, key=_order) for number, every in waiting.items()
+             if (events := [one for one in every if one.type not in SAID_AGAIN])}
             for waiting in (state.pending, state.slices)
-        ]
+        ]  # fmt: skip
+        groups = sorted(state.links.groups)
+        withdrawn, erased = sorted(state.remembered.withdrawn.items()), sorted(state.remembered.erased.items())
         parts = (
-            sessions, state.leads, state.later, state.models, pending, state.labels, totals, state.counting
+            sessions, state.leads, state.later, state.models, pending, state.labels, totals, state.counting,
+            groups, withdrawn, erased, state.tracking,
         )  # fmt: skip
         return msgspec.json.encode([_sorted(part) for part in parts])
 
@@ -595,6 +782,9 @@ class Sessionizer:
         self.state.counting = self._combiner.counting()
         self.state.models = {stage: self._models[stage].snapshot() for stage in sorted(self._models)}
         self.state.labels = {label: list(values) for label, values in self._labels.values.items()}
+        self.state.links = self.identity.snapshot()
+        self.state.tracking = self._tracker.snapshot()
+        self.state.remembered = Remembered(self._letters.about, self._withdrawn.since, self._erased.at)
 
     def _adopt(self, state: State) -> None:
         self.state = state
@@ -603,6 +793,11 @@ class Sessionizer:
             self._models[stage] = self._new_model()
             self._models[stage].restore(blob)
         self._labels.adopt(state.labels)
+        self.identity.adopt(state.links)
+        self._tracker.adopt(state.tracking)
+        self._letters.adopt(state.remembered.letters)
+        self._withdrawn.adopt(state.remembered.withdrawn)
+        self._erased.adopt(state.remembered.erased)
         self._seen = {number: bucket for bucket, numbers in sorted(state.ids.items()) for number in numbers}
         self._pending_events = sum(map(len, [*state.pending.values(), *state.slices.values()]))
         self._waiting = {at: (at // SLICES, events) for at, events in state.slices.items()}
@@ -618,6 +813,7 @@ class Sessionizer:
             self._set_lead_timers(lead, first_open)
         waiting = {bucket for bucket, _ in self._waiting.values()} | ({first_open} if state.counting else set())
         self._planned = {*waiting, *state.pending, *self._timers, *self._lead_timers, *self._later}
+        self._planned.update(self._tracker.planned())
         self._agenda = sorted(self._planned)
 
     def _share(self, session: Session) -> Session:
@@ -640,13 +836,12 @@ class Sessionizer:
         ]).decode()  # fmt: skip
 
 
-_MERSENNE_61: Final = 2**61 - 1
 _WHEN_AND_WHO: Final = attrgetter("time", "person")
 
 
 def _order(event: Event) -> tuple[float, str, int, str]:
-    """Event time; ties in an order that does not depend on arrival."""
-    return event.time, event.person, RANK.get(event.type, len(RANK)), event.id
+    """Event time; ties in an order that does not depend on arrival. What the door makes has no id, but another name."""
+    return event.time, event.person, RANK.get(event.type, len(RANK)), event.id or event.also_person or ""
 
 
 def _in_order(events: list[Event]) -> list[Event]:
@@ -654,14 +849,6 @@ def _in_order(events: list[Event]) -> list[Event]:
     keys = list(map(_WHEN_AND_WHO, events))
     events.sort(key=_WHEN_AND_WHO if len(set(keys)) == len(keys) else _order)
     return events
-
-
-def hash_id(event_id: str) -> int:
-    """61 bits of an event id: enough to tell a million ids apart, a quarter of the memory.
-
-    Ids are keyed digests already (see `streams.privacy`), so a remainder of the whole text is as good as a hash.
-    """
-    return int.from_bytes(event_id.encode(), "big") % _MERSENNE_61
 
 
 def _sorted(part: object) -> object:

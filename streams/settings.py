@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -99,6 +108,7 @@ class RawTopic(Section):
 
     name: str = Field(description="topic name")
     format: str | None = Field(None, description="wire format; none: told apart by shape, message by message")
+    source: str | None = Field(None, description="what findings about its data call it; none: the topic's name")
 
 
 class TopicSettings(Section):
@@ -137,6 +147,9 @@ class IngestSettings(Section):
     hubspot_score_properties: tuple[str, ...] = Field(
         ("hubspotscore", "hs_lead_score", "hs_predictivecontactscore_v2"),
         description="HubSpot properties that hold the lead score",
+    )
+    debezium_map: Path | None = Field(
+        None, description="YAML that maps changes of tables to events; none: changes are counted as `other`"
     )
 
 
@@ -261,15 +274,42 @@ class PrivacySettings(Section):
     pseudonym_key: SecretStr | None = Field(
         None, description="secret of the HMAC-SHA-256 pseudonyms, 16 characters at least; required by worker and ingest"
     )
+    previous_key: SecretStr | None = Field(
+        None, description="the key before, while keys are changed: both are valid then (README, Operations)"
+    )
+    rotate_at: AwareDatetime | None = Field(
+        None, description="event time from which pseudonym_key holds, ISO 8601 with zone; before it, previous_key does."
+        " None: at once, which is right only if all workers were stopped",
+    )  # fmt: skip
     path_templates: tuple[tuple[str, str], ...] = Field(
         (), description="[regular expression, replacement] pairs applied to each path segment before the built-in ones"
     )
+    paths: tuple[Annotated[str, Field(pattern=r"^(/[^/]+)+$", max_length=200)], ...] = Field(
+        (), description="paths with variable segments, such as /u/:name: what begins with a colon stands for any one,"
+        " and what follows is templated as usual. `trustwatch paths` proposes some",
+    )  # fmt: skip
+    scrub: tuple[str, ...] = Field(
+        (), description="regular expressions of what is personal in your texts, beside what we know: a label, property"
+        " or path segment in which one is found is redacted",
+    )  # fmt: skip
     max_label_chars: PositiveInt = Field(64, description="longest label or page kept, characters")
 
     @model_validator(mode="after")
     def _long_enough(self) -> PrivacySettings:
         if self.pseudonym_key is not None and len(self.pseudonym_key.get_secret_value()) < 16:
             raise ValueError("privacy.pseudonym_key must have 16 characters at least")
+        return self
+
+    @model_validator(mode="after")
+    def _two_keys(self) -> PrivacySettings:
+        if self.previous_key is None:
+            if self.rotate_at is not None:
+                raise ValueError("privacy.rotate_at needs privacy.previous_key, the key that holds until then")
+            return self
+        if len(self.previous_key.get_secret_value()) < 16:
+            raise ValueError("privacy.previous_key must have 16 characters at least")
+        if self.pseudonym_key is None or self.previous_key == self.pseudonym_key:
+            raise ValueError("privacy.previous_key needs a privacy.pseudonym_key that is another one")
         return self
 
 
@@ -279,12 +319,25 @@ class LimitSettings(Section):
     open_sessions: PositiveInt = Field(
         100_000, description="open sessions per partition, 2 kB each; beyond it the oldest close"
     )
-    open_leads: PositiveInt = Field(500_000, description="leads per partition; beyond it the oldest are forgotten")
+    open_leads: PositiveInt = Field(
+        500_000, description="leads, all in one partition, 0.9 kB each; beyond it the oldest are forgotten"
+    )
     pending_events: PositiveInt = Field(
         100_000, description="events per partition that wait for the watermark, 1.3 kB each; beyond it the oldest"
         " bucket closes early",
     )  # fmt: skip
     dedupe_ids: PositiveInt = Field(500_000, description="event ids remembered per partition, 140 bytes each")
+    links: PositiveInt = Field(
+        100_000, description="pairs of ids known to be one person's, 0.4 kB each in every partition; beyond it who was"
+        " not named for the longest time is taken for several again",
+    )  # fmt: skip
+    dead_letters: PositiveInt = Field(
+        100_000, description="dead letters per partition that an erasure finds again; older ones go by retention"
+    )
+    withdrawn: PositiveInt = Field(
+        100_000, description="ids of those who withdrew consent, whose later events are dropped, and as many of those"
+        " who were erased, whose earlier ones are; 0.2 kB each in every partition; beyond it the oldest are forgotten",
+    )  # fmt: skip
     streams: PositiveInt = Field(20_000, description="detector instances per counts partition; the rest is not watched")
     findings: PositiveInt = Field(1_000, description="findings kept per counts partition; the oldest resolved go first")
 
@@ -356,6 +409,116 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class SourceSettings(Section):
+    """Base of the sources that `collect` takes; one is on once it has a secret."""
+
+    topic: str | None = Field(None, description="raw topic that its events go to; none: the raw topic of its format, or"
+                              " the first (web) or last (CRM) of topics.raw")  # fmt: skip
+
+
+Secrets = tuple[SecretStr, ...]
+
+
+class SegmentSource(SourceSettings):
+    """Segment-compatible SDKs."""
+
+    write_keys: Secrets = Field((), description="write keys that may send; none: /v1/track and its like are off")
+
+
+class PosthogSource(SourceSettings):
+    """PostHog's SDKs."""
+
+    api_keys: Secrets = Field((), description="project API keys that may send; none: /batch, /e and their like are off")
+
+
+class SnowplowSource(SourceSettings):
+    """Snowplow's trackers."""
+
+    app_ids: Secrets = Field((), description="application ids (`aid`) that may send; none: the collector paths are off")
+    public: bool = Field(False, description="an application id is no secret; say true to serve it beyond loopback")
+
+
+class HubspotSource(SourceSettings):
+    """HubSpot's webhooks."""
+
+    client_secrets: Secrets = Field((), description="client secrets of your app, for signature v3; none: off")
+
+
+class SendgridSource(SourceSettings):
+    """SendGrid's event webhook."""
+
+    public_keys: tuple[str, ...] = Field((), description="verification keys of the signed event webhook; none: off")
+
+
+class EventsSource(SourceSettings):
+    """Events of your own programs, in any wire format."""
+
+    tokens: Secrets = Field((), description="bearer tokens that may send to /v1/events; none, and no hmac_secrets: off")
+    hmac_secrets: Secrets = Field((), description="secrets of X-Trustwatch-Signature, instead of or beside tokens")
+    format: str | None = Field(None, description="wire format of what is sent; none: told apart by shape")
+
+
+class CollectSettings(Section):
+    """`trustwatch collect`: the HTTP endpoint of webhooks and SDKs."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; loopback unless you say otherwise")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(6067, description="port; 0 picks a free one")
+    public_url: str | None = Field(
+        None, description="base URL as senders call it, such as https://collect.example.com; HubSpot signs it"
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="origins of your web sites, whose browsers may send; * is all of them"
+    )
+    segment: SegmentSource = SegmentSource()
+    posthog: PosthogSource = PosthogSource()
+    snowplow: SnowplowSource = SnowplowSource()
+    hubspot: HubspotSource = HubspotSource()
+    sendgrid: SendgridSource = SendgridSource()
+    events: EventsSource = EventsSource()
+    max_body_bytes: PositiveInt = Field(2_000_000, description="largest request body, packed and unpacked, bytes")
+    max_depth: PositiveInt = Field(32, description="deepest nesting of JSON")
+    max_batch_items: PositiveInt = Field(5_000, description="most events in one request")
+    max_events_per_s: Positive = Field(20_000.0, description="events per second of one key; more are answered 429")
+    burst_s: Positive = Field(2.0, description="seconds of that rate that may come at once")
+    max_skew_s: Positive = Field(300.0, description="age of a signed request, and clocks apart, at most, seconds")
+    ack_timeout_s: Positive = Field(10.0, description="longest wait of a request for Kafka, seconds; then 503")
+    buffer_bytes: PositiveInt = Field(64_000_000, description="bytes of requests that may wait for Kafka; then 503")
+    buffer_requests: PositiveInt = Field(10_000, description="requests that may wait for Kafka; then 503")
+    connections: PositiveInt = Field(2_000, description="open connections at most")
+
+    @model_validator(mode="after")
+    def _guarded(self) -> CollectSettings:
+        for name, secrets in self.secrets().items():
+            for secret in secrets:
+                if len(secret) < 16 and name != "snowplow.app_ids":
+                    raise ValueError(f"collect.{name}: each must have 16 characters at least")
+                if not secret or secret != secret.strip() or not (secret.isascii() and secret.isprintable()):
+                    raise ValueError(f"collect.{name}: each must be printable ASCII without blanks at its ends, or"
+                                     " nobody could send it. Fix: look for a line break at an end")  # fmt: skip
+        self._refuse_open_doors()
+        return self
+
+    def _refuse_open_doors(self) -> None:
+        if _is_loopback(self.host):
+            return
+        if not any(self.secrets().values()):
+            raise ValueError(f"collect.host {self.host} can be reached by others, and no source has a secret. Fix: set"
+                             " one, such as collect.segment.write_keys, or collect.host to 127.0.0.1")  # fmt: skip
+        if self.snowplow.app_ids and not self.snowplow.public:
+            raise ValueError(f"collect.host {self.host} can be reached by others, and Snowplow's application ids are no"
+                             " secrets. Fix: set collect.snowplow.public to true if anybody may send")  # fmt: skip
+
+    def secrets(self) -> dict[str, tuple[str, ...]]:
+        """Knob below `collect` → its secrets."""
+        given: dict[str, Secrets] = {
+            "segment.write_keys": self.segment.write_keys, "posthog.api_keys": self.posthog.api_keys,
+            "snowplow.app_ids": self.snowplow.app_ids, "hubspot.client_secrets": self.hubspot.client_secrets,
+            "events.tokens": self.events.tokens, "events.hmac_secrets": self.events.hmac_secrets,
+        }  # fmt: skip
+        shown = {name: tuple(one.get_secret_value() for one in secrets) for name, secrets in given.items()}
+        return shown | {"sendgrid.public_keys": self.sendgrid.public_keys}
 
 
 class MonitoringSettings(Section):
@@ -444,6 +607,7 @@ class Settings(BaseSettings):
     checkpoints: CheckpointSettings = CheckpointSettings()
     metrics: MetricSettings = MetricSettings()
     web: WebSettings = WebSettings()
+    collect: CollectSettings = CollectSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     owners: OwnerSettings = OwnerSettings()
     detectors: dict[str, dict[str, Any]] = Field({}, description="detector name → parameter → value")

@@ -9,10 +9,10 @@ import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from streams.checkpoints import from_records, require_key
+from streams.checkpoints import former_key, from_records, require_key
 from streams.connection import explain
 from streams.errors import BrokerUnavailable, CheckpointRefused, UsageError
-from streams.findings import Finding
+from streams.findings import Finding, public
 from streams.kafka import aiokafka_options
 from streams.outbox import Outbox
 from streams.sessionize import Sessionizer
@@ -120,7 +120,7 @@ async def _restore(settings: Settings, topic: str, stages: Sequence[Sessionizer 
     key = require_key(settings)
     records = await read_compacted(topic, range(len(stages)), aiokafka_options(settings.kafka))
     for partition, stage in enumerate(stages):
-        found = from_records(records.pop(partition), place(topic, partition), key)
+        found = from_records(records.pop(partition), place(topic, partition), key, former_key(settings))
         if found is not None:
             stage.restore(found.state)
 
@@ -138,7 +138,7 @@ async def _read(settings: Settings) -> LineState:
             dead[reason] = dead.get(reason, 0) + count
     accounting = {name: sum(getattr(t, name) for t in totals) for name in ("applied", "duplicate", "late")}
     accounting["dead_letter"] = sum(dead.values())
-    findings = [finding for watcher in watchers for finding in watcher.findings]
+    findings = [public(finding) for watcher in watchers for finding in watcher.findings]
     return LineState(
         state_digest(sessionizers, watchers),
         {"consumed": sum(t.consumed for t in totals), **accounting, "steps": sum(t.steps for t in totals)},

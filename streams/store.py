@@ -36,14 +36,18 @@ class CheckpointStore:
         send: sends records and returns when they are durable.
         chunk_bytes: largest record.
         key: of the digests, see `streams.checkpoints`.
+        former: the key before, while it is still valid.
     """
 
-    def __init__(self, topic: str, options: dict[str, Any], send: Send, chunk_bytes: int, key: bytes) -> None:
+    def __init__(
+        self, topic: str, options: dict[str, Any], send: Send, chunk_bytes: int, key: bytes, former: bytes | None = None
+    ) -> None:
         self._topic = topic
         self._options = options
         self._send = send
         self._chunk_bytes = chunk_bytes
         self._key = key
+        self._former = former
         self._chunks: dict[int, list[bytes]] = {}
         self._strays: dict[int, tuple[float, list[bytes]]] = {}
 
@@ -60,14 +64,15 @@ class CheckpointStore:
             self._chunks[partition], strays = chunks_in_use(records)
             self._strays[partition] = (time.monotonic(), strays)
             try:
-                yield partition, from_records(records, self._where(partition), self._key)
+                yield partition, from_records(records, self._where(partition), self._key, self._former)
             except CheckpointRefused as refused:
                 yield partition, refused
 
     async def save(self, partition: int, checkpoint: Checkpoint) -> int:
         """Write a checkpoint; returns its size in bytes once it is durable."""
         name = secrets.token_hex(6)
-        *chunks, head = to_records(checkpoint, name, self._chunk_bytes, self._where(partition), self._key)
+        where = self._where(partition)
+        *chunks, head = to_records(checkpoint, name, self._chunk_bytes, where, self._key, self._former)
         began = time.time()
         await self._write(partition, chunks)
         if time.time() - began > STRAYS_AFTER_S / 2:  # frozen meanwhile: another owner may have taken them for strays

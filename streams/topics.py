@@ -27,8 +27,10 @@ from streams.kafka import kafka_python_options
 from streams.settings import Settings
 
 HOUR_MS: Final = 3_600_000
-TUNING: Final = frozenset({"segment.bytes", "segment.ms", "min.cleanable.dirty.ratio", "delete.retention.ms"})
-"""How fast compaction keeps up: larger values cost disk and start-up time, never correctness."""
+TUNING: Final = frozenset({
+    "segment.bytes", "segment.ms", "min.cleanable.dirty.ratio", "delete.retention.ms", "max.compaction.lag.ms",
+})  # fmt: skip
+"""How fast compaction keeps up: larger values cost disk and start-up time, and what was erased stays on disk longer."""
 SETTLE_S: Final = 5.0
 """What the controller has done is seen by the brokers within milliseconds; we wait at most this long."""
 DENIED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
@@ -98,11 +100,22 @@ def specs(settings: Settings, *, raw: bool = True) -> list[TopicSpec]:
     size = {"max.message.bytes": str(topics.max_message_bytes), "min.insync.replicas": "2" if factor >= 3 else "1"}
     kept = size | {"cleanup.policy": "delete", "retention.ms": str(topics.retention_hours * HOUR_MS)}
     compacted = size | {"cleanup.policy": "compact"}
-    # Checkpoints are rewritten all the time: small segments let compaction keep topic and cold start short.
+    # Checkpoints are rewritten all the time: small segments let compaction keep topic and cold start short. Within the
+    # lag what somebody had erased is gone from disk, too.
     state = compacted | {
         "segment.bytes": str(64 * 1024 * 1024),
         "segment.ms": "600000",
+        "max.compaction.lag.ms": str(HOUR_MS),
         "min.cleanable.dirty.ratio": "0.1",
+        "delete.retention.ms": str(HOUR_MS),
+    }
+    # Letters end by retention, and before it by an erasure: then compaction must not let it wait.
+    letters = kept | {
+        "cleanup.policy": "compact,delete",
+        "segment.bytes": str(16 * 1024 * 1024),
+        "segment.ms": "600000",
+        "max.compaction.lag.ms": str(HOUR_MS),
+        "min.cleanable.dirty.ratio": "0.01",
         "delete.retention.ms": str(HOUR_MS),
     }
     events, counts = "topics.events_partitions", "topics.counts_partitions"
@@ -110,7 +123,7 @@ def specs(settings: Settings, *, raw: bool = True) -> list[TopicSpec]:
         TopicSpec(topics.events, topics.events_partitions, kept, events),
         TopicSpec(topics.counts, topics.counts_partitions, kept, counts),
         TopicSpec(topics.findings, 1, compacted),
-        TopicSpec(topics.dead_letters, 1, kept),
+        TopicSpec(topics.dead_letters, 1, letters),
         TopicSpec(topics.sessions_state, topics.events_partitions, state, events),
         TopicSpec(topics.watch_state, topics.counts_partitions, state, counts),
     ]
@@ -306,7 +319,8 @@ def _suits(key: str, have: str, want: str, found: Found) -> bool:
 
 
 def _wrong_setting(spec: TopicSpec, key: str, have: str, want: str, where: str) -> Difference:
-    command = f"kafka-configs.sh --bootstrap-server {where} --alter --topic {spec.name} --add-config {key}={want}"
+    value = f"[{want}]" if "," in want else want  # as the tool wants lists
+    command = f"kafka-configs.sh --bootstrap-server {where} --alter --topic {spec.name} --add-config {key}={value}"
     fix = command if spec.raw else f"trustwatch topics fix, or {command}"
     return Difference(spec.name, f"{key} is {have}, should be {want}", fix, key, harmless=key in TUNING)
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from detectors._baseline import DAY_S
 from detectors._step_model import StepModel, StepModelParams
 from streams.errors import ConfigError
-from streams.findings import Finding
+from streams.findings import Finding, public
 from streams.frames import (
     UNREADABLE,
     Cell,
@@ -33,6 +33,7 @@ from streams.sessionize import Sessionizer
 from streams.settings import Settings, TopicSettings, say_problems
 from streams.signals import wildcard
 from streams.stage import Record
+from streams.tracking import TRACKING
 from streams.watch import Detectors, Observer, Watcher
 
 STEP_MODEL = "step_model"
@@ -157,7 +158,9 @@ class SessionizeUnit(_Unit[Frame, Sessionizer]):
     def _apply(self, message: Frame, offset: int) -> list[Record]:
         counts = self.stage.apply(message, offset)
         parts = [] if counts is None else split(counts, self._topics.counts_partitions)
-        return [Record(self._topics.counts, target, b"", encode(part)) for target, part in parts]
+        records = [Record(self._topics.counts, target, b"", encode(part)) for target, part in parts]
+        letters = [Record(self._topics.dead_letters, None, letter.encode(), None) for letter in self.stage.released]
+        return records + letters if letters else records
 
 
 class WatchUnit(_Unit[Counts, Watcher]):
@@ -179,16 +182,20 @@ class WatchUnit(_Unit[Counts, Watcher]):
 
 
 def split(counts: Counts, partitions: int) -> list[tuple[int, Counts]]:
-    """Counts by counts partition (hash of the stage); each gets the watermark, even without cells."""
+    """Counts by counts partition (hash of the stage); each gets the watermark, even without cells.
+
+    Cells of tracking go to all of them, because they say what has to be held back.
+    """
     cells: list[list[Cell]] = [[] for _ in range(partitions)]
     for cell in counts.cells:
-        cells[partition_of(cell.stage, partitions)].append(cell)
+        for part in cells if cell.stage == TRACKING else (cells[partition_of(cell.stage, partitions)],):
+            part.append(cell)
     return [(target, msgspec.structs.replace(counts, cells=part)) for target, part in enumerate(cells)]
 
 
 def finding_record(finding: Finding, topic: str) -> Record:
-    """A finding as the message of the findings topic: JSON, keyed by its id."""
-    return Record(topic, None, finding.id.encode(), encode_json(finding))
+    """A finding as the message of the findings topic: JSON, keyed by its id; small cells are hidden."""
+    return Record(topic, None, finding.id.encode(), encode_json(public(finding)))
 
 
 def state_digest(stages: list[Sessionizer], watchers: list[Watcher]) -> str:

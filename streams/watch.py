@@ -20,11 +20,16 @@ from streams.checkpoints import pack, unpack
 from streams.combine import merge
 from streams.errors import ConfigError, DetectorFailed
 from streams.findings import Finding
-from streams.frames import NEVER, UNREADABLE, Counts, Segment
+from streams.frames import NEVER, UNREADABLE, Counts, Segment, partition_of
+from streams.holds import Hold, Holds
 from streams.judge import Judge, JudgeState, Where
 from streams.settings import Settings
+from streams.tracking import TRACKING
+from streams.tracking_rows import rows_of
 
 STATE_VERSION: Final = 1
+TRACKING_DETECTOR: Final = "data_trust"
+"""What judges tracking. Every counts partition asks it, so that each knows what to hold back; one tells of it."""
 log = logging.getLogger(__name__)
 
 Key = tuple[str, Segment]
@@ -60,6 +65,8 @@ class State(msgspec.Struct, array_like=True):
         errors: detector → observations on which it raised.
         unwatched: streams refused because `limits.streams` was reached.
         resets: detector → states started afresh, because parameters or version changed.
+        shadows: detector states of tracking where another partition tells of it; filled for a snapshot.
+        holds: what trust findings wait for; filled for a snapshot.
     """
 
     watermarks: dict[int, float] = {}
@@ -73,6 +80,8 @@ class State(msgspec.Struct, array_like=True):
     errors: dict[str, int] = {}
     unwatched: int = 0
     resets: dict[str, int] = {}
+    shadows: list[Stream] = []
+    holds: list[tuple[Segment, Hold]] = []
 
 
 class Detectors:
@@ -128,12 +137,18 @@ class Watcher:
         self._detectors = detectors
         self._partition = partition
         self._instances: dict[Where, Detector[Any, Any]] = {}
+        self._tells_of_tracking = partition_of(TRACKING, settings.topics.counts_partitions) == partition
+        self._shadows: dict[Where, Detector[Any, Any]] = {}
+        self._rows: dict[Segment, None] = {}
+        self._holds = Holds(detectors.journey)
         self._pairs: dict[tuple[str, str], list[Detector[Any, Any]]] = {}
         self._pair_shares = pair_shares(
             settings.false_pages_per_week, detectors.classes, detectors.params, detectors.journey
         )
         self._pending: dict[float, dict[Key, dict[str, int]]] = {}
-        self._judge = Judge(settings, detectors.classes, lambda *pair: len(self._pairs.get(pair, ())))
+        self._judge = Judge(
+            settings, detectors.classes, lambda *pair: len(self._pairs.get(pair, ())), (self._holds, self._rows)
+        )
         self.verdicts: dict[Where, Verdict] = {}
         self.rates: dict[Key, dict[str, int]] = {}
         self.state = State(digests=dict(detectors.digests))
@@ -166,7 +181,9 @@ class Watcher:
     def allowances(self) -> dict[str, float]:
         """Detector → false pages a week that its streams may give, all together."""
         given: dict[str, float] = {}
-        for (name, _), streams in list(self._pairs.items()):
+        for (name, stage), streams in list(self._pairs.items()):
+            if stage == TRACKING and not self._tells_of_tracking:
+                continue
             given[name] = given.get(name, 0.0) + len(streams) * self._share(name, len(streams))
         return given
 
@@ -188,26 +205,48 @@ class Watcher:
         until = min(state.watermarks.values())
         width_s = self._settings.time.bucket_s
         for ts in sorted(start for start in self._pending if start + width_s <= until):
-            for key, counts in sorted(self._pending.pop(ts).items()):
-                self._observe(Bucket(ts, width_s, key[0], counts), key)
+            cells = self._pending.pop(ts)
+            self._track(ts, {key[1]: counts for key, counts in cells.items() if key[0] == TRACKING})
+            for key, counts in sorted(cells.items()):
+                if key[0] != TRACKING:
+                    self._observe(Bucket(ts, width_s, key[0], counts), key)
+            self._holds.move_on(ts + width_s)
             changed += self._judge.settle(ts + width_s)
         state.judged_until = max(state.judged_until, until)
         return changed
 
+    def _track(self, ts: float, cells: dict[Segment, dict[str, int]]) -> None:
+        """Judge tracking first: what it says decides which of the other findings have to wait."""
+        name, width_s = TRACKING_DETECTOR, self._settings.time.bucket_s
+        cls = self._detectors.classes.get(name)
+        if cls is None or not cells:
+            return
+        for segment, counts in sorted(rows_of(cells, self._rows, self._detectors.journey).items()):
+            key = (TRACKING, segment)
+            verdict = self._consult(name, cls, Bucket(ts, width_s, TRACKING, counts), key)
+            if verdict is not None:
+                self._rows[segment] = None
+                self._holds.hear(segment, verdict, ts + width_s)
+
     def _observe(self, bucket: Bucket, key: Key) -> None:
         merge(self.rates.setdefault(key, {}), bucket.counts)
         for name, cls in self._detectors.classes.items():
-            verdict = self._ask(name, cls, bucket, key)
-            if verdict is None:
-                continue
-            try:
-                self._judge.hear(name, key, verdict, bucket.ts + bucket.width_s)
-            except Exception as error:  # a verdict that cannot be told, such as an onset of NaN
-                self._note_failure(name, bucket, key, error)
-                continue
-            self.verdicts[name, *key] = verdict
-            if self._observer is not None:
-                self._observer((name, *key), bucket.ts, self._instances[name, *key], verdict)
+            self._consult(name, cls, bucket, key)
+
+    def _consult(self, name: str, cls: type[Detector[Any, Any]], bucket: Bucket, key: Key) -> Verdict | None:
+        """Ask a detector and have the judge hear it; what it said, if that could be told."""
+        verdict = self._ask(name, cls, bucket, key)
+        if verdict is None or (name, *key) in self._shadows:
+            return verdict
+        try:
+            self._judge.hear(name, key, verdict, bucket.ts + bucket.width_s)
+        except Exception as error:  # a verdict that cannot be told, such as an onset of NaN
+            self._note_failure(name, bucket, key, error)
+            return None
+        self.verdicts[name, *key] = verdict
+        if self._observer is not None:
+            self._observer((name, *key), bucket.ts, self._instances[name, *key], verdict)
+        return verdict
 
     def _ask(self, name: str, cls: type[Detector[Any, Any]], bucket: Bucket, key: Key) -> Verdict | None:
         """What the detector says; None if the bucket holds nothing for it, or it failed (which is its own fault)."""
@@ -216,7 +255,8 @@ class Watcher:
             instance = None if observation is None else self._instance(name, cls, key)
             if instance is None:
                 return None
-            self._add(self.state.observations, name)
+            if (name, *key) not in self._shadows:
+                self._add(self.state.observations, name)
             verdict: Verdict = instance.observe(observation)
         except Exception as error:
             self._note_failure(name, bucket, key, error)
@@ -229,12 +269,13 @@ class Watcher:
         log.warning("%s", failed, exc_info=error if self.state.errors[name] == 1 else None)
 
     def _instance(self, name: str, cls: type[Detector[Any, Any]], key: Key) -> Detector[Any, Any] | None:
-        instance = self._instances.get((name, *key))
+        instances = self._instances if key[0] != TRACKING or self._tells_of_tracking else self._shadows
+        instance = instances.get((name, *key))
         if instance is None:
-            if len(self._instances) >= self._settings.limits.streams:
+            if len(instances) >= self._settings.limits.streams:
                 self.state.unwatched += 1
                 return None
-            instance = self._instances[name, *key] = cls(self._detectors.params[name])
+            instance = instances[name, *key] = cls(self._detectors.params[name])
             self._join(name, key[0], instance)
         return instance
 
@@ -277,12 +318,14 @@ class Watcher:
         findings = [judge.findings[name] for name in sorted(judge.findings)]
         return msgspec.json.encode(
             (state.streams, findings, judge.open, judge.heard, judge.ended, sorted(state.pending.items()),
-             sorted(state.errors.items()))
+             sorted(state.errors.items()), state.shadows, state.holds)
         )  # fmt: skip
 
     def _gather(self) -> None:
         state = self.state
         state.streams = [Stream(*key, self._instances[key].snapshot()) for key in sorted(self._instances)]
+        state.shadows = [Stream(*key, self._shadows[key].snapshot()) for key in sorted(self._shadows)]
+        state.holds = sorted(self._holds.rows.items(), key=lambda entry: entry[0])
         state.pending = {
             ts: [(key, dict(sorted(counts.items()))) for key, counts in sorted(cells.items())]
             for ts, cells in sorted(self._pending.items())
@@ -293,15 +336,21 @@ class Watcher:
         self.state = state
         self._judge.state = state.judge
         self._pending = {ts: dict(cells) for ts, cells in state.pending.items()}
-        self._instances, self._pairs = {}, {}
-        for stream in state.streams:
+        self._instances, self._shadows, self._pairs = {}, {}, {}
+        self._holds.rows = dict(state.holds)
+        self._rows.clear()
+        for stream in (*state.streams, *state.shadows):
             cls = self._detectors.classes.get(stream.detector)
             if cls is None:
                 continue
             instance = cls(self._detectors.params[stream.detector])
             if not self._resume(instance, stream):
                 self._add(state.resets, stream.detector)
-            self._instances[stream.detector, stream.stage, stream.segment] = instance
+            tracking = stream.stage == TRACKING
+            instances = self._shadows if tracking and not self._tells_of_tracking else self._instances
+            instances[stream.detector, stream.stage, stream.segment] = instance
+            if tracking:
+                self._rows[stream.segment] = None
             self._pairs.setdefault((stream.detector, stream.stage), []).append(instance)
         for (name, _), pair in self._pairs.items():
             for instance in pair:  # once, with the share that it had: thresholds may depend on when a share changed

@@ -314,3 +314,10 @@ def test_a_mapping_that_names_a_missing_column_exits_2(command: Command, tmp_pat
     code, _, told = command("backtest", "t.csv", "--map", "m.yaml")
     assert code == 2
     assert "nobody" in told
+
+
+def test_the_end_of_a_file_of_a_fixed_format_is_no_dead_letter(tmp_path: Path) -> None:
+    call = {"type": "page", "messageId": "m", "anonymousId": "a", "timestamp": "2025-09-01T10:00:00Z"}
+    path = lines(tmp_path, json.dumps(call).encode())
+    found = Backtest(settings_of(), fmt="segment").run([RecordedFile(path, "segment")]).summary
+    assert (found.events, found.accepted, found.dead_letters, found.persons_open) == (1, 1, {}, 0)

@@ -58,7 +58,8 @@ OWN_KAFKA = {
     "TRUSTWATCH_KAFKA__SSL_KEYFILE": "/etc/trustwatch/kafka/client-key.pem",
     "TRUSTWATCH_KAFKA__SSL_KEY_PASSWORD": "another", "TRUSTWATCH_KAFKA__REPLICATION_FACTOR": "3",
 }  # fmt: skip
-PASSED = {TOKEN, *OWN_KAFKA}
+ROTATION = {"TRUSTWATCH_PRIVACY__PREVIOUS_KEY", "TRUSTWATCH_PRIVACY__ROTATE_AT"}
+PASSED = {TOKEN, *OWN_KAFKA, *ROTATION}
 """Handed on if `.env` has them, and else not set."""
 
 

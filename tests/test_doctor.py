@@ -136,6 +136,17 @@ def test_settings_that_no_worker_could_start_with_are_named(more: dict[str, Any]
     assert check.result == "fail" and named in check.message and check.fix
 
 
+def test_a_debezium_topic_without_a_map_of_its_tables_is_pointed_out(tmp_path: Path) -> None:
+    topics = {"raw": [{"name": "shop", "format": "debezium"}, {"name": "web"}]}
+    check = looked(made(topics=topics))["settings"]
+    assert check.result == "warn"
+    assert "topics.raw: shop: debezium, but ingest.debezium_map is not set" in check.message
+    assert check.fix and "ingest.debezium_map" in check.fix
+    (tmp_path / "map.yaml").write_text("tables: {orders: []}")
+    mapped = made(topics=topics, ingest={"debezium_map": tmp_path / "map.yaml"})
+    assert looked(mapped)["settings"].result == "ok"
+
+
 def test_a_check_that_breaks_is_a_finding_and_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "Plan", lambda _settings: 1 / 0)
     check = looked(made())["settings"]

@@ -263,7 +263,7 @@ def test_a_source_that_was_taken_away_is_told_no_more() -> None:
 
 def test_an_unknown_format_of_a_raw_topic_is_a_configuration_error_that_names_both() -> None:
     settings = settings_of(topics={"raw": [{"name": "shop", "format": "avro"}]})
-    with pytest.raises(ConfigError, match=r"topics\.raw: shop: unknown format 'avro'; known: hubspot, native, segment"):
+    with pytest.raises(ConfigError, match=r"topics\.raw: shop: unknown format 'avro'; known: .*hubspot, .*native"):
         door(settings, shop=1)
 
 

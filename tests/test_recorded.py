@@ -154,6 +154,11 @@ def test_a_row_may_make_several_events_with_ids_of_their_own(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+def test_a_column_may_be_called_row(tmp_path: Path) -> None:
+    (message,) = table(tmp_path, f"at,who,row\n{NOON},a,x7\n", id="{file}-{row}")
+    assert message["id"] == "table.csv-x7"
+
+
 def test_a_row_that_no_item_applies_to_is_still_a_message(tmp_path: Path) -> None:
     events = [{"type": "lead_won", "when": {"column": "who", "equals": ["bert", "carl"]}}]
     assert len(table(tmp_path, f"at,who\n{NOON},anna\n", events=events)) == 1
@@ -171,6 +176,8 @@ def test_a_row_that_no_item_applies_to_is_still_a_message(tmp_path: Path) -> Non
         ("time: {start: 2024-01-01T00:00:00, every_s: 5}", "time.*zone"),
         ("stage: {column: a, constant: b}", "stage"),
         ("events: [{tpe: x}]", "events.0.tpe"),
+        ("properties: {value: {column: a, unit: us}}", "properties.*promised_at"),
+        ("time: {column: a, unit: weeks}", "time.unit"),
         ("delimiter: ';;'", "delimiter"),
         ("[", "YAML"),
         ("7", "mapping"),
@@ -211,6 +218,112 @@ def test_parquet_rows_are_events_too(tmp_path: Path) -> None:
     assert reasons(messages) == ["accepted", "missing_field"]
 
 
+def parquet(tmp_path: Path, columns: dict[str, Any], **mapping: Any) -> list[dict[str, Any]]:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table(columns), path)
+    return [json.loads(message) for message in RecordedFile(path, mapping=Mapping.model_validate(BASE | mapping))]
+
+
+def test_nanoseconds_are_cut_and_a_time_that_cannot_be_is_one_refused_row(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    noon_ns = 1_569_931_200_123_456_789
+    nested = pa.array([{"at": noon_ns}], type=pa.struct([("at", pa.timestamp("ns", "UTC"))]))
+    at = pa.array([noon_ns], type=pa.timestamp("ns", "UTC"))
+    listed = pa.array([[noon_ns]], type=pa.list_(pa.timestamp("ns")))
+    columns = {"at": at, "who": ["a"], "in": nested, "took": pa.array([5], type=pa.duration("ns")), "seen": listed}
+    (message,) = parquet(tmp_path, columns, device_time={"column": "in.at"})
+    assert message["time"] == message["device_time"] == "2019-10-01T12:00:00.123456+00:00"
+    far = pa.array([noon_ns // 1_000_000, 10**16], type=pa.timestamp("ms", "UTC"))
+    assert reasons(parquet(tmp_path, {"at": far, "who": ["a", "b"]})) == ["accepted", "missing_field"]
+
+
+def test_parts_of_nested_columns_are_columns(tmp_path: Path) -> None:
+    rows = {"at": [NOON, NOON], "who": [{"id": 7, "seat": {"row": "x"}}, None], "k": [b"cart", None]}
+    person, page = "who.id", {"column": "who.seat.row"}
+    messages = parquet(tmp_path, rows, person=person, page=page, properties={"form": "k"}, id="{who.id}-{row}")
+    assert messages[0]["person"] == "7"
+    assert (messages[0]["page"], messages[0]["properties"], messages[0]["id"]) == ("x", {"form": "cart"}, "7-1")
+    assert reasons(messages) == ["accepted", "missing_field"]
+    with pytest.raises(ConfigError, match=r"person: t\.parquet has no column 'who\.name'; it has .*who\.seat\.row"):
+        parquet(tmp_path, rows, person="who.name")
+
+
+@pytest.mark.parametrize("suffix", [".csv.zst", ".csv.gz", ".csv.zstd"])
+def test_packed_tables_are_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
+    content = f"at,who\n{NOON},anna\n".encode()
+    if suffix == ".csv.gz":
+        packed = gzip.compress(content)
+    else:
+        packed = pytest.importorskip("pyarrow").compress(content, codec="zstd", asbytes=True)
+    path = tmp_path / f"table{suffix}"
+    path.write_bytes(packed)
+    told: list[int] = []
+    file = RecordedFile(path, mapping=Mapping.model_validate(BASE), on_bytes=told.append)
+    assert [json.loads(message)["person"] for message in file] == ["anna"]
+    assert sum(told) == file.size_bytes
+    path.write_bytes(packed[:-6])
+    with pytest.raises(TrustwatchError, match="cannot be read to its end"):
+        list(file)
+
+
+def test_lines_packed_in_several_frames_are_all_read(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    path = tmp_path / "x.jsonl.zst"
+    path.write_bytes(pa.compress(b"a\nb\n", codec="zstd", asbytes=True) + pa.compress(b"c", codec="zstd", asbytes=True))
+    assert list(read_messages(path)) == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "extra", "time_s"),
+    [
+        ("1569931200000000", {"unit": "us"}, 1_569_931_200.0),
+        ("1569931200000000000", {"unit": "ns"}, 1_569_931_200.0),
+        ("1569931200", {"unit": "s"}, 1_569_931_200.0),
+        ("18170", {"unit": "d", "at": "12:00", "zone": "UTC"}, 1_569_931_200.0),
+        ("2019-10-01", {"at": "14:00", "zone": "Europe/Berlin"}, 1_569_931_200.0),
+        ("2019-10-01", {"zone": "Europe/Berlin"}, 1_569_880_800.0),
+        ("2019-10-01", {}, 1_569_888_000.0),
+        ("18170", {"unit": "d"}, 1_569_888_000.0),
+        ("18170", {"unit": "d", "zone": "Europe/Berlin"}, 1_569_880_800.0),
+        ("01.10.2019", {"format": "%d.%m.%Y", "zone": "Europe/Berlin"}, 1_569_880_800.0),
+        ("01.10.2019", {"format": "%d.%m.%Y"}, 1_569_888_000.0),
+        ("01.10.2019", {"format": "%d.%m.%Y", "zone": "Europe/Berlin", "at": "14:00"}, 1_569_931_200.0),
+        ("01.10.2019 12:00", {"format": "%d.%m.%Y %H:%M", "at": "14:00"}, None),
+        ("2019-10-01 12:00", {"at": "14:00"}, None),
+        ("2019-10-01T12:00:00+00:00", {"zone": "Europe/Berlin", "at": "09:00"}, 1_569_931_200.0),
+    ],
+)
+def test_units_are_said_and_a_date_is_its_midnight_unless_said_otherwise(
+    tmp_path: Path, cell: str, extra: dict[str, str], time_s: float | None
+) -> None:
+    (message,) = table(tmp_path, f"at,who\n{cell},anna\n", time={"column": "at"} | extra)
+    (outcome,) = decode(json.dumps(message).encode(), "native", OPTIONS)
+    assert (outcome.time if isinstance(outcome, Event) else outcome.reason) == (time_s or "bad_time")
+
+
+def test_dates_of_parquet_are_midnights_too(tmp_path: Path) -> None:
+    from datetime import date  # noqa: PLC0415
+
+    rows = {"at": [date(2019, 10, 1)], "who": ["a"]}
+    assert parquet(tmp_path, rows)[0]["time"] == "2019-10-01T00:00:00+00:00"
+    berlin = {"column": "at", "zone": "Europe/Berlin"}
+    assert parquet(tmp_path, rows, time=berlin)[0]["time"] == "2019-10-01T00:00:00+02:00"
+
+
+def test_a_promised_time_has_a_zone_of_its_own(tmp_path: Path) -> None:
+    due = {"promised_at": {"column": "due", "zone": "Europe/Berlin", "at": "23:59"}}
+    (message,) = table(tmp_path, f"at,who,due\n{NOON},anna,2019-10-01\n", properties=due)
+    assert message["properties"] == {"promised_at": "2019-10-01T23:59:00+02:00"}
+
+
+def test_two_ids_of_a_person_come_from_two_columns(tmp_path: Path) -> None:
+    (message,) = table(tmp_path, f"at,who,crm\n{NOON},anna,c-1\n", also_person="crm")
+    assert (message["person"], message["also_person"]) == ("anna", "c-1")
+
+
 def test_a_broken_parquet_file_is_told(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 no")
@@ -226,3 +339,26 @@ def test_all_rows_of_the_rees46_shop_are_accepted_with_distinct_ids() -> None:
     assert len({event.id for event in events}) == len(events) == 17_434
     assert len(outcomes) - len(events) == 1  # the file ends within a row
     assert Counter(event.type for event in events)["purchased"] == 214
+
+
+SNOWPLOW = Path(__file__).parent / "data" / "fixtures" / "snowplow"
+
+
+@pytest.mark.parametrize("fmt", [None, "snowplow"], ids=["by-shape", "named"])
+def test_rows_of_snowplow_are_messages_without_a_mapping(fmt: str | None, tmp_path: Path) -> None:
+    plain, read = SNOWPLOW / "enriched_spec3.tsv", list[int]()
+    packed = tmp_path / "rows.tsv.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    for path in (plain, packed):
+        file = RecordedFile(path, fmt, on_bytes=read.append)
+        found = [outcome for message in file for outcome in decode(message, file.wire_format, OPTIONS)]
+        assert [isinstance(outcome, Event) for outcome in found] == [False, True, False, False, True]
+    assert sum(read) == plain.stat().st_size + packed.stat().st_size
+
+
+@pytest.mark.parametrize("fmt", [None, "native"])
+def test_any_other_tsv_needs_a_mapping(fmt: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_text("at\twho\n" + "\t".join("abc") + "\n")
+    with pytest.raises(ConfigError, match="--map"):
+        RecordedFile(path, fmt)

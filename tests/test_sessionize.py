@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from streams.checkpoints import compressed, plain
 from streams.combine import merge
+from streams.erasure import number_of
 from streams.errors import CheckpointRefused
 from streams.events import WEB_TYPES
 from streams.frames import NEVER, Counts, Frame, Item, Mark, Place, Section
 from streams.ingest import Door, Raw
 from streams.leads import DAY_S
-from streams.sessionize import Sessionizer, hash_id
+from streams.sessionize import Sessionizer
 from streams.settings import Settings
 from streams.units import SessionizeUnit
 from tests.kit import NOW, T0, Tally, after, door, event, frame, native, section, sessionizer, settings_of, tally
@@ -219,8 +220,8 @@ def test_ids_are_unique_within_a_topic_only() -> None:
 
 def test_ids_that_share_a_beginning_or_an_end_are_told_apart() -> None:
     ids = [f"{a}{'x' * 11}{b}" for a in "abc" for b in "abc"] + ["", "a", "b"]
-    assert len({hash_id(name) for name in ids}) == len(ids)
-    assert all(0 <= hash_id(name) < 2**61 for name in ids)
+    assert len({number_of(name) for name in ids}) == len(ids)
+    assert all(0 <= number_of(name) < 2**61 for name in ids)
 
 
 def test_a_duplicate_is_recognised_within_the_window_and_forgotten_after_it() -> None:

@@ -321,9 +321,9 @@ def test_the_budget_is_split_over_the_stages_that_a_detector_may_watch() -> None
     plan = Plan(settings.model_copy(update={"false_pages_per_week": 6.0}))
     watcher, stages = plan.watcher(0), plan.journey.stages
     shares = watcher._pair_shares
-    pages = {"early_dropoff": 1, "hesitation": len(stages)}
+    pages = {"early_dropoff": 1, "hesitation": len(stages), "data_trust": 1}
     assert sum(shares[name] * count for name, count in pages.items()) == pytest.approx(6.0)
-    assert shares["early_dropoff"] == shares["hesitation"] == 6.0 / (1 + len(stages))
+    assert shares["early_dropoff"] == shares["hesitation"] == 6.0 / (2 + len(stages))
     assert shares["lead_score_drift"] == 6.0  # the only one that writes tickets
 
 
@@ -448,7 +448,7 @@ def test_a_state_of_other_partitions_or_buckets_is_refused(other: Settings) -> N
 @pytest.mark.parametrize(
     ("overrides", "only", "named"),
     [
-        ({"early_dropof": {}}, None, "detectors: unknown 'early_dropof'; known: early_dropoff, "),
+        ({"early_dropof": {}}, None, "detectors: unknown 'early_dropof'; known: data_trust, early_dropoff, "),
         ({}, ["nobody"], "detectors: unknown 'nobody'"),
         ({"early_dropoff": {"odds_ratoi": 1}}, None,
          "detectors.early_dropoff.odds_ratoi: unknown parameter; did you mean odds_ratio?"),

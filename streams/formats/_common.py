@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from streams.errors import ConfigError
 from streams.events import PROPERTY_TYPES, Event, Outcome, Reason, Rejection, Value
 from streams.formats._names import Names, load_names
+from streams.formats._tables import NO_TABLES, TableMap, load_tables
 from streams.settings import Settings
 
 MAX_ID_CHARS: Final = 512
@@ -28,7 +29,16 @@ MILLISECONDS_FROM: Final = 1e11
 MAX_INT_DIGITS: Final = 400
 """Integers with more digits exceed any float, and Python refuses to print them above 4,300."""
 
+NOBODY: Final = frozenset({
+    "", "0", "anonymous", "guest", "distinctid", "distinct_id", "id", "not_authenticated", "email", "undefined", "true",
+    "false", "null", "none", "nan", "nil", "[object object]", "$posthog_cookieless",
+    "00000000-0000-0000-0000-000000000000",
+})  # fmt: skip
+"""Ids that broken or cookieless installations give to everybody (lower case): taken for an id, they join strangers."""
+_LONGEST_NOBODY: Final = max(map(len, NOBODY))
+
 _MAX_INT: Final = 10**MAX_INT_DIGITS
+_NAIVE_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # what times without zone are counted from, where they are UTC
 
 Fields: TypeAlias = dict[str, Any]
 
@@ -54,6 +64,9 @@ class FormatOptions(msgspec.Struct, frozen=True):
         labels: segment labels that may pass.
         hubspot_score_properties: HubSpot properties that hold a lead score.
         names: vendor names and what they mean here.
+        arrived_s: when the message was written to Kafka, epoch seconds; None where it lies in a recorded file. The time
+            of events that say nothing of theirs.
+        tables: the user's map of tables that Debezium watches.
     """
 
     now_s: float
@@ -64,13 +77,15 @@ class FormatOptions(msgspec.Struct, frozen=True):
     labels: tuple[str, ...]
     hubspot_score_properties: tuple[str, ...]
     names: Names
+    arrived_s: float | None = None
+    tables: TableMap = NO_TABLES
 
     @classmethod
     def from_settings(cls, settings: Settings, now_s: float) -> FormatOptions:
         """Take what formats need out of the settings.
 
         Raises:
-            ConfigError: `ingest.earliest_time` is no time, or `names_file` is no valid names file.
+            ConfigError: `ingest.earliest_time` is no time, or `names_file` or `ingest.debezium_map` no valid file.
         """
         ingest = settings.ingest
         try:
@@ -86,11 +101,12 @@ class FormatOptions(msgspec.Struct, frozen=True):
             labels=settings.segments.labels,
             hubspot_score_properties=ingest.hubspot_score_properties,
             names=load_names(settings.names_file),
+            tables=load_tables(ingest.debezium_map),
         )
 
     def at(self, now_s: float) -> FormatOptions:
-        """The same options at another time: cheap, for every fetched batch."""
-        return msgspec.structs.replace(self, now_s=now_s)
+        """The same options for messages that were written at this time: cheap, for every fetched batch."""
+        return msgspec.structs.replace(self, now_s=now_s, arrived_s=now_s)
 
 
 _decode_json = msgspec.json.Decoder().decode
@@ -203,10 +219,10 @@ def identity(fields: Fields, field: str, *, numbers: bool = False) -> str | None
     value = fields.get(field)
     if value is None:
         return None
-    if numbers and type(value) is int and abs(value) < _MAX_INT:
+    if type(value) is not str:
+        if not numbers or type(value) is not int or abs(value) >= _MAX_INT:
+            raise wrong(value, field, "a string or whole number" if numbers else "a string")
         value = str(value)
-    if not isinstance(value, str):
-        raise wrong(value, field, "a string or whole number" if numbers else "a string")
     if len(value) > MAX_ID_CHARS:
         raise Refused("bad_field", f"{field}: longer than {MAX_ID_CHARS} characters")
     return value or None
@@ -222,6 +238,15 @@ def readable_id(fields: Fields, *names: str) -> str | None:
         if value is not None:
             return value
     return None
+
+
+def is_nobody(value: str | None) -> bool:
+    """Whether an id is one that everybody may have.
+
+    >>> is_nobody("undefined"), is_nobody("NULL"), is_nobody("anna")
+    (True, True, False)
+    """
+    return value is not None and len(value) <= _LONGEST_NOBODY and value.lower() in NOBODY
 
 
 def required(value: str | None, field: str) -> str:
@@ -287,7 +312,7 @@ def iso_s(value: str, field: str, *, naive_is_utc: bool = False) -> float:
     if moment.tzinfo is None:
         if not naive_is_utc:
             raise Refused("bad_time", f"{field}: a time without zone")
-        moment = moment.replace(tzinfo=UTC)
+        return (moment - _NAIVE_EPOCH).total_seconds()
     return moment.timestamp()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streams.events import CLOCK, EVENT_TYPES, PROPERTY_TYPES, Event, Outcome, Value
+from streams.formats import segment
 from streams.formats._common import (
     Fields,
     FormatOptions,
@@ -24,6 +25,7 @@ from streams.formats._common import (
     within,
     wrong,
 )
+from streams.formats._format import Format
 
 TYPES: Final = EVENT_TYPES | {CLOCK}
 
@@ -98,3 +100,22 @@ def _properties(fields: Fields) -> dict[str, Value]:
         for name, value in given.items()
         if name in PROPERTY_TYPES and value is not None
     }
+
+
+def recognises(value: Any) -> bool:
+    """One of our types, or an object with our required fields, whatever its type says; Segment calls come first."""
+    if not isinstance(value, dict):
+        return False
+    kind = value.get("type")
+    if isinstance(kind, str) and kind in TYPES:
+        return True
+    return "id" in value and "time" in value and "person" in value and not segment.recognises(value)
+
+
+FORMAT: Final = Format(
+    name="native",
+    takes="Native events: the typed event itself as one JSON object.",
+    spec='"Native event" in the project\'s reference of events',
+    decode=decode,
+    recognises=recognises,
+)

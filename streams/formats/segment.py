@@ -11,13 +11,13 @@ which alone says what is wrong with a call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from streams.events import OTHER, PROPERTY_TYPES, Event, Outcome, Rejection, Value
+from streams.events import OTHER, Event, Outcome, Rejection
+from streams.formats._cloud import completed, retell, service_of
 from streams.formats._common import (
     MAX_ID_CHARS,
     MAX_TEXT_CHARS,
@@ -28,27 +28,24 @@ from streams.formats._common import (
     each,
     epoch_s,
     identity,
+    is_nobody,
     iso_s,
     readable,
     readable_id,
     required,
     text,
-    typed_property,
     within,
     wrong,
 )
+from streams.formats._fields import DEVICES, LABEL_CHARS, device_of_agent, properties_of
+from streams.formats._format import Format
 from streams.formats._names import normalise
 from streams.privacy import path_of
 
 _IMPLIED: Final = ("channel", "campaign", "source", "device", "country")
 """Labels that the context implies."""
-_LABEL_CHARS: Final = 256
 CALLS: Final = frozenset({"track", "page", "screen", "identify", "group", "alias", "batch"})
 _SHARED: Final = ("context", "sentAt", "receivedAt")
-_DEVICES: Final = {
-    "mobile": "mobile", "phone": "mobile", "smartphone": "mobile", "ios": "mobile", "iphone": "mobile",
-    "android": "mobile", "tablet": "tablet", "ipad": "tablet", "desktop": "desktop", "web": "desktop", "pc": "desktop",
-}  # fmt: skip
 
 
 class _Page(msgspec.Struct, frozen=True, gc=False):
@@ -76,8 +73,9 @@ class _Context(msgspec.Struct, frozen=True, gc=False):
     location: _Location = _Location()
     device: _Device = _Device()
     userAgent: str | None = None
-    sessionId: str | None = None
+    sessionId: Any = None
     traits: Any = None
+    integration: Any = None
 
 
 class _Call(msgspec.Struct, frozen=True, gc=False):
@@ -105,24 +103,34 @@ def read(raw: bytes, options: FormatOptions) -> Event | None:
         if not raw.isascii():
             raw.decode()  # what is skipped is not checked, but bytes that are no text are refused
         call = _decode_call(raw)
-        if call.batch is not msgspec.UNSET or call.context.traits is not None:
+        context = call.context
+        if call.batch is not msgspec.UNSET or context.integration is not None:
+            return None
+        if context.traits is not None and not _say_nothing(context.traits, options.labels):
             return None
         return _event_of(call, options)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Refused):
         return None
 
 
+def _say_nothing(traits: object, labels: tuple[str, ...]) -> bool:
+    """Whether traits hold no label: RudderStack sends them with every call."""
+    return type(traits) is dict and traits.keys().isdisjoint(labels)
+
+
 def _event_of(call: _Call, options: FormatOptions) -> Event | None:
     context, properties, kind = call.context, call.properties, "page_viewed"
     if call.type == "track" and call.event:
-        kind = options.names.events.get(normalise(call.event[:MAX_TEXT_CHARS]), OTHER)
+        kind = options.names["segment"].events.get(normalise(call.event[:MAX_TEXT_CHARS]), OTHER)
     elif call.type != "page":
         return None
-    session = context.sessionId
+    session, user = context.sessionId, call.userId or None
     if session is None and "session_id" in properties:
         return None
-    for name in (call.messageId, call.anonymousId, call.userId, session):
-        if name is not None and not 0 < len(name) <= MAX_ID_CHARS:
+    if type(session) is int:
+        session = str(session)  # RudderStack's are numbers
+    for name in (call.messageId, call.anonymousId, user, session):
+        if name is not None and not (type(name) is str and 0 < len(name) <= MAX_ID_CHARS):
             return None
     time_s = iso_s(call.timestamp, "timestamp", naive_is_utc=True)
     device_s = None
@@ -134,12 +142,12 @@ def _event_of(call: _Call, options: FormatOptions) -> Event | None:
         within(time_s, "timestamp", options),
         call.anonymousId,
         device_s,
-        call.userId,
+        None if is_nobody(user) else user,
         session,
         _page_of(call, properties),
         None,
         _labels_of(call, properties, options.labels),
-        _properties(options.names.properties.get(kind), properties) if properties else {},
+        properties_of(options.names["segment"].properties.get(kind), properties) if properties else {},
     )
 
 
@@ -160,13 +168,13 @@ def _labels_of(call: _Call, properties: Fields, allowed: tuple[str, ...]) -> dic
     campaign, agent, device = context.campaign, context.userAgent, context.device.type
     implied = (
         campaign.medium, campaign.name, campaign.source,
-        _DEVICES.get(device.lower(), device.lower()) if device else _device_of_agent(agent[:512]) if agent else None,
+        DEVICES.get(device.lower(), device.lower()) if device else device_of_agent(agent) if agent else None,
         context.location.country,
     )  # fmt: skip
     own = map(properties.get, allowed) if properties else ()
     return _merge_labels(
-        tuple([value and value[:_LABEL_CHARS] for value in implied]),
-        tuple([value[:_LABEL_CHARS] if type(value) is str else None if value is None else "" for value in own]),
+        tuple([value and value[:LABEL_CHARS] for value in implied]),
+        tuple([value[:LABEL_CHARS] if type(value) is str else None if value is None else "" for value in own]),
         allowed,
     )
 
@@ -208,7 +216,8 @@ def _item(position: int, item: object, shared: Fields, options: FormatOptions) -
 
 
 def _person_of(fields: Fields) -> str | None:
-    return readable_id(fields, "userId" if fields.get("type") == "alias" else "anonymousId", "userId")
+    names = ("userId", "anonymousId") if fields.get("type") == "alias" else ("anonymousId", "userId")
+    return readable_id(fields, *names)
 
 
 def _event(fields: Fields, options: FormatOptions) -> Event:
@@ -216,10 +225,12 @@ def _event(fields: Fields, options: FormatOptions) -> Event:
     if call not in CALLS:
         raise Refused("unknown_type", "type: none of the calls of the spec")
     context, properties = _object(fields, "context"), _object(fields, "properties")
+    if (service := service_of(context)) is not None:
+        fields = completed(fields, service)
     kind = _type(call, fields, options)
     person, also_person = _people(call, fields)
     time_s, device_time_s = _times(fields, options)
-    return Event(
+    event = Event(
         id=required(identity(fields, "messageId"), "messageId"),
         type=kind,
         time=time_s,
@@ -229,8 +240,11 @@ def _event(fields: Fields, options: FormatOptions) -> Event:
         session=_session(context, properties),
         page=_page(call, fields, context, properties),
         segment=_labels(context, properties, options.labels),
-        properties=_properties(options.names.properties.get(kind), properties),
+        properties=properties_of(options.names["segment"].properties.get(kind), properties),
     )
+    if call == "track" and service is not None:
+        retell(event, service, fields, options)
+    return event
 
 
 def _object(fields: Fields, field: str) -> Fields:
@@ -251,7 +265,7 @@ def _inner(context: Fields, field: str) -> Fields:
 def _type(call: str, fields: Fields, options: FormatOptions) -> str:
     if call == "track":
         name = required(text(fields, "event"), "event")
-        return options.names.events.get(normalise(name), OTHER)
+        return options.names["segment"].events.get(normalise(name), OTHER)
     return "page_viewed" if call in {"page", "screen"} else OTHER
 
 
@@ -261,13 +275,13 @@ def _people(call: str, fields: Fields) -> tuple[str, str | None]:
     The anonymous id comes first: it is there before and after a login, so that a session does
     not break when `userId` appears.
     """
-    user = identity(fields, "userId", numbers=True)
+    user, anonymous = (identity(fields, name, numbers=True) for name in ("userId", "anonymousId"))
     if call == "alias":
-        return required(user, "userId"), required(identity(fields, "previousId", numbers=True), "previousId")
-    anonymous = identity(fields, "anonymousId", numbers=True)
+        previous = identity(fields, "previousId", numbers=True)
+        return required(user or anonymous, "userId or anonymousId"), required(previous, "previousId")
     if anonymous is None:
         return required(user, "anonymousId or userId"), None
-    return anonymous, user
+    return anonymous, None if is_nobody(user) else user
 
 
 def _times(fields: Fields, options: FormatOptions) -> tuple[float, float | None]:
@@ -315,61 +329,54 @@ def _labels(context: Fields, properties: Fields, allowed: tuple[str, ...]) -> di
     RudderStack's top-level `channel` (web, mobile, server) names the SDK, not the marketing channel: not read.
     """
     campaign = _inner(context, "campaign")
-    found = {
-        "channel": campaign.get("medium"),
-        "campaign": campaign.get("name"),
-        "source": campaign.get("source"),
-        "device": _device(context),
-        "country": _inner(context, "location").get("country"),
-    }
-    for place in (_inner(context, "traits"), properties):
-        for label in allowed if place else ():
-            if place.get(label) is not None:
-                found[label] = place[label]
-    return {label: value[:_LABEL_CHARS] for label in allowed if isinstance(value := found.get(label), str) and value}
+    implied = (
+        campaign.get("medium"), campaign.get("name"), campaign.get("source"), _device(context),
+        _inner(context, "location").get("country"),
+    )  # fmt: skip
+    own: list[object] = [properties.get(label) for label in allowed] if properties else [None] * len(allowed)
+    if traits := _inner(context, "traits"):
+        own = [traits.get(label) if value is None else value for label, value in zip(allowed, own, strict=True)]
+    return _merge_labels(
+        tuple([value[:LABEL_CHARS] if isinstance(value, str) else None for value in implied]),
+        tuple([value[:LABEL_CHARS] if isinstance(value, str) else None if value is None else "" for value in own]),
+        allowed,
+    )
 
 
 def _device(context: Fields) -> str | None:
     kind = _inner(context, "device").get("type")
     if isinstance(kind, str) and kind:
-        return _DEVICES.get(kind.lower(), kind.lower())
+        return DEVICES.get(kind.lower(), kind.lower())
     agent = context.get("userAgent")
-    return _device_of_agent(agent[:512]) if isinstance(agent, str) else None
+    return device_of_agent(agent) if isinstance(agent, str) else None
 
 
-@lru_cache(maxsize=4096)
-def _device_of_agent(agent: str) -> str | None:
-    """Browsers send no device type; "Mobi" in the user agent is what MDN recommends to look for.
-
-    >>> _device_of_agent("Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) Mobile/15E148 Safari/604.1")
-    'mobile'
-    """
-    if "iPad" in agent or "Tablet" in agent or ("Android" in agent and "Mobi" not in agent):
-        return "tablet"
-    if "Mobi" in agent:
-        return "mobile"
-    return "desktop" if agent.startswith("Mozilla/") else None
+def recognises(value: Any) -> bool:
+    """A call says so; what has a message id or a batch is taken for one, and refused with the reason."""
+    if not isinstance(value, dict):
+        return False
+    kind = value.get("type")
+    is_call = isinstance(kind, str) and kind in CALLS
+    return is_call or "messageId" in value or isinstance(value.get("batch"), list)
 
 
-def _properties(wanted: Mapping[str, tuple[str, ...]] | None, given: Fields) -> dict[str, Value]:
-    """Only what this type may carry, under our names."""
-    found: dict[str, Value] = {}
-    for name, keys in wanted.items() if wanted and given else ():
-        for key in keys:
-            if (value := given.get(key)) is not None:
-                found[name] = typed_property(name, _coerced(name, value))
-                break
-    return found
+def _read_one(raw: bytes, options: FormatOptions) -> list[Outcome] | None:
+    return None if (event := read(raw, options)) is None else [event]
 
 
-def _coerced(name: str, value: object) -> object:
-    """Tag managers send numbers as strings and numbered forms as numbers; what fits neither is refused by its type."""
-    expected = PROPERTY_TYPES[name]
-    if expected is str and type(value) is int and abs(value) < 2**64:
-        return str(value)
-    if expected is float and isinstance(value, str) and name != "promised_at":
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+FORMAT: Final = Format(
+    name="segment",
+    takes="Segment and RudderStack calls: track, page, screen, identify, group, alias, and batches of them.",
+    spec='"Segment Spec: Common Fields" and the pages of the six calls; "HTTP Tracking API" for batches; "RudderStack'
+    ' Event Specification"',
+    decode=decode,
+    recognises=recognises,
+    read=_read_one,
+    marker=b'"messageId"',
+    coverage=(
+        ("page, screen", "page_viewed", ""),
+        ("track", "by its event name", "names below; unknown names are `other`"),
+        ("identify, group", "other", "joins anonymousId and userId"),
+        ("alias", "other", "joins userId (without one, anonymousId) and previousId"),
+    ),
+)

@@ -27,6 +27,7 @@ from streams.events import REASONS
 from streams.findings import LEAST, Finding, is_small, iso
 from streams.frames import NEVER
 from streams.metrics import LEAD_COUNTS, LEVELS, OUTCOMES, STEP_OUTCOMES, _Breath, segment_label
+from streams.tracking import TRACKING
 from streams.watch import Key, Watcher
 from streams.web.history import UNKNOWN, History, Instances, Point, View, consumed, segment_of
 
@@ -153,7 +154,7 @@ class Documents:
             watcher.state.judged_until - first
             for watcher in watchers.values()
             for key, instance in _Breath().over(watcher.detectors())
-            if key[0] == name and not key[2]
+            if key[0] == name and (not key[2] or key[1] == TRACKING)  # which has no row of everybody
             and (first := self._history.ask(name, partial(_first_ts, instance), None)) is not None
         ]  # fmt: skip
         params = self._line.plan.detectors.params[name]

@@ -177,7 +177,7 @@ class Installation:
             "APP_ID": name,
             "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
             "KAFKA__REPLICATION_FACTOR": str(replicas),
-            "TOPICS__RAW": json.dumps([{"name": f"{raw}.{topic}"} for topic in TOPICS]),
+            "TOPICS__RAW": json.dumps([{"name": f"{raw}.{topic}", "source": topic} for topic in TOPICS]),
             **{f"TOPICS__{topic.upper()}": f"{name}.{topic}" for topic in OUR_TOPICS},
         }
         folder.mkdir(parents=True, exist_ok=True)

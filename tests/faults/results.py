@@ -6,8 +6,9 @@ from theirs. The same is made of a backtest, which shares none of the live machi
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from itertools import accumulate
@@ -26,14 +27,20 @@ from streams.recorded import RecordedFile
 from streams.sessionize import Sessionizer, Totals
 from streams.settings import Settings
 from streams.store import place
+from streams.tracking import TRACKING
 from streams.units import Plan, state_digest
 from streams.watch import State as WatchState
 from streams.watch import Watcher
 from tests.faults.installation import Installation
 from tests.faults.recording import PARTITIONS, TOPICS, Fate, Letter, Recording, Source
 
-SESSIONS_PARTS: Final = ("sessions", "leads", "later", "models", "pending", "labels", "totals", "counting")
-WATCH_PARTS: Final = ("streams", "findings", "open", "heard", "ended", "pending", "errors")
+SESSIONS_PARTS: Final = (
+    "sessions", "leads", "later", "models", "pending", "labels", "totals", "counting", "groups", "withdrawn", "erased",
+    "tracking",
+)  # fmt: skip
+WATCH_PARTS: Final = ("streams", "findings", "open", "heard", "ended", "pending", "errors", "shadows", "holds")
+OF_TRACKING: Final = frozenset({TRACKING, "data_trust", "holds"})
+"""What counts repeats, late events and dead letters: with other input it is another."""
 ITEMS: Final = ("applied", "duplicate", "late")
 MOST_SHOWN: Final = 12
 
@@ -50,7 +57,7 @@ class Results(msgspec.Struct):
         findings: id → finding, as the state has them.
         published: id → finding, as the topic has them last; None for a backtest.
         counts: per stage and segment.
-        cells: digest of every count of every bucket, in whatever order they came; None for a backtest.
+        cells: stage → digest of every count of every bucket, in whatever order they came; None for a backtest.
         fates: source → what became of its items.
         reasons: reason → items that are dead letters for it, as the state has them.
         errors: detector → observations on which it raised.
@@ -69,7 +76,7 @@ class Results(msgspec.Struct):
     findings: dict[str, Finding]
     published: dict[str, Finding] | None
     counts: Counts
-    cells: str | None
+    cells: dict[str, str] | None
     fates: dict[Source, Counter[Fate]]
     reasons: dict[str, int]
     errors: dict[str, int]
@@ -260,11 +267,11 @@ def messages_of(line: Installation, name: str, partitions: int) -> Iterator[tupl
                     raise AssertionError(f"{topic}: {message.error()}")
 
 
-def _counts(line: Installation) -> tuple[Counts, str, int]:
-    """Counts per stage and segment, the digest of all cells, and messages that came again."""
+def _counts(line: Installation) -> tuple[Counts, dict[str, str], int]:
+    """Counts per stage and segment, the digest of all cells of each stage, and messages that came again."""
     sums: Counts = {}
     known: dict[tuple[int, int, int], bytes] = {}
-    cells, resent = 0, 0
+    cells, resent = Counter[str](), 0
     for part, _, value in messages_of(line, "counts", line.settings.topics.counts_partitions):
         assert value is not None
         message = decode_counts(value)
@@ -279,12 +286,12 @@ def _counts(line: Installation) -> tuple[Counts, str, int]:
             assert known[key] == content, f"counts of {key} came again with other content"
             continue
         known[key] = content
-        cells += sum(int.from_bytes(blake2b(one, digest_size=8).digest(), "big") for one in sealed)
-        for cell in message.cells:
+        for cell, one in zip(message.cells, sealed, strict=True):
+            cells[cell.stage] += int.from_bytes(blake2b(one, digest_size=8).digest(), "big")
             fields = sums.setdefault((cell.stage, cell.segment), {})
             for field, count in cell.counts.items():
                 fields[field] = fields.get(field, 0) + count
-    return sums, f"{cells % 2**64:016x}", resent
+    return sums, {stage: f"{total % 2**64:016x}" for stage, total in cells.items()}, resent
 
 
 def _finding(value: bytes) -> Finding:
@@ -319,37 +326,37 @@ def raised(results: Results, detector: str) -> list[int]:
 # ── differences ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def differences(found: Results, wanted: Results, truth: Recording, *, without: str | None = None) -> list[str]:
+def differences(
+    found: Results, wanted: Results, truth: Recording, *, without: Collection[str] = ()
+) -> list[str]:  # fmt: skip
     """What is not as in the undisturbed run or as the truth has it, a line each; empty if all is equal.
 
     Args:
         found: of the run with faults.
         wanted: of the undisturbed run, or of the backtest.
         truth: what became of each item, by construction.
-        without: a detector that is left out.
+        without: detectors, stages and parts of states that are left out.
     """
     out = [f"accounting of {line}" for line in _accounting(found, truth)]
-    owned: list[tuple[str, Mapping[Any, Any], Mapping[Any, Any]]] = [
+    parts: list[tuple[str, Mapping[Any, Any], Mapping[Any, Any]]] = [
         ("state", found.parts, wanted.parts),
         ("findings", found.findings, wanted.findings),
         ("detector errors", found.errors, wanted.errors),
-    ]
-    same: list[tuple[str, Mapping[Any, Any], Mapping[Any, Any]]] = [
         ("counts", found.counts, wanted.counts),
         ("totals", found.totals, wanted.totals),
+        # A detector that raises has made its observations all the same.
         ("observations", found.observations, wanted.observations),
     ]
+    if found.cells is not None and wanted.cells is not None:
+        parts.append(("cells", found.cells, wanted.cells))
     out += found.uncovered
     reasons = {fate: count for fate, count in truth.totals.items() if fate in REASONS}
     out += _unequal("dead letters of reason", found.reasons, reasons)
-    for name, a, b in owned:
-        out += _unequal(name, _leave_out(a, without), _leave_out(b, without))
-    for name, a, b in same:
-        out += _unequal(name, a, b)
+    for name, a, b in parts:
+        left_out = without if name != "observations" or OF_TRACKING.issubset(without) else ()
+        out += _unequal(name, _leave_out(a, left_out), _leave_out(b, left_out))
     if found.published is not None:
         out += _unequal("published findings against the state's", found.published, found.findings)
-    if found.cells is not None and wanted.cells not in (None, found.cells):
-        out.append(f"cells: {found.cells}, wanted {wanted.cells}")
     if found.letters is not None and found.letters != truth.letters:
         missing, more = sorted(truth.letters - found.letters), sorted(found.letters - truth.letters)
         out.append(f"dead letters: {len(missing)} missing {missing[:3]}, {len(more)} too many {more[:3]}")
@@ -365,12 +372,14 @@ def _accounting(found: Results, truth: Recording) -> Iterator[str]:
             yield f"{source[0]}/{source[1]}: {dict(found.fates.get(source, {}))}, wanted {dict(wanted)}"
 
 
-def _leave_out(entries: Mapping[str, Any], detector: str | None) -> Mapping[str, Any]:
-    if detector is None:
+def _leave_out(entries: Mapping[Any, Any], without: Collection[str]) -> Mapping[Any, Any]:
+    """Entries that are about none of these, by the words of their names, their stage or their detector."""
+    if not without:
         return entries
     return {
         name: value for name, value in entries.items()
-        if detector not in name.split() and getattr(value, "detector", None) != detector
+        if not {getattr(value, "detector", ""), *re.findall(r"\w+", name if isinstance(name, str) else name[0])}
+        & {*without}
     }  # fmt: skip
 
 

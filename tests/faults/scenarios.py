@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ from tests.faults.installation import (
     pair_of_brokers,
 )
 from tests.faults.recording import EVENTS, Recording, closed, disturbed, poisoned
-from tests.faults.results import Results, differences, durable, of_line, raised
+from tests.faults.results import OF_TRACKING, Results, differences, durable, of_line, raised
 
 KILLS: Final = 5
 REFUSED_S: Final = 30.0
@@ -117,11 +117,11 @@ class Run:
         """Produce the rest."""
         self.feed.hold = 1.0
 
-    def finish(self, *, without: str | None = None) -> Shown:
+    def finish(self, *, without: Collection[str] = ()) -> Shown:
         """Wait until all is handled, let all leave in order, and compare what is durable then.
 
         Args:
-            without: a detector that is left out of the comparison.
+            without: detectors, stages and parts of states that are left out of the comparison.
         """
         self.go_on()
         self.line.until(lambda: self.feed.done, "all produced", every_s=0.2)
@@ -295,7 +295,7 @@ def sources_disturbed(stand: Stand) -> Shown:
         run.line.ingest()
         run.line.stages()
         run.said.append(", ".join(f"{count:,} {fate}" for fate, count in sorted(recording.totals.items())))
-        return run.finish()
+        return run.finish(without=OF_TRACKING)
 
 
 def sources_poisoned(stand: Stand) -> Shown:
@@ -304,7 +304,7 @@ def sources_poisoned(stand: Stand) -> Shown:
     with running(stand, recording) as run:
         run.line.ingest()
         run.line.stages()
-        shown = run.finish()
+        shown = run.finish(without=OF_TRACKING)
         reasons: dict[str, int] = {}
         for letter in shown.results.letters or ():
             reasons[letter.reason] = reasons.get(letter.reason, 0) + 1
@@ -379,7 +379,7 @@ def detector_raises(stand: Stand) -> Shown:
     with running(stand, module="tests.faults.raising") as run:
         run.line.ingest()
         run.line.stages()
-        shown = run.finish(without=raising.NAME)
+        shown = run.finish(without={raising.NAME})
         results, reference = shown.results, stand.reference
         assert reference is not None
         observed = raised(results, raising.NAME)

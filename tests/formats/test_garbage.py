@@ -32,6 +32,7 @@ def check(outcomes: list[Outcome]) -> list[str]:
             assert OPTIONS.earliest_s <= outcome.time <= NOW_S + OPTIONS.max_future_s
         else:
             assert outcome.reason in REASONS
+            assert outcome.reason != "reader_failed", outcome.detail
         msgspec.json.encode(PRIVACY.scrub(outcome))
     return [outcome.reason if isinstance(outcome, Rejection) else "accepted" for outcome in outcomes]
 
@@ -89,6 +90,41 @@ def test_an_impossible_number_is_no_time_and_no_id(number: bytes) -> None:
     for field in (b'"time":', b'"person":', b'"id":'):
         raw = b'{"id":"e","type":"clicked","time":1690000000,"person":"p",' + field + number + b"}"
         assert check(decode(raw, None, OPTIONS)) == ["not_finite"]
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, RecursionError], ids=lambda error: error.__name__)
+def test_a_reader_at_fault_stops_no_line_and_says_so(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def fails(_value: object, _options: FormatOptions) -> list[Outcome]:
+        raise error("anna@example.test")
+
+    monkeypatch.setitem(FORMATS, "native", msgspec.structs.replace(FORMATS["native"], decode=fails))
+    (outcome,) = decode(NATIVE % (b"1", b"1"), "native", OPTIONS)
+    assert isinstance(outcome, Rejection) and "anna" not in outcome.detail
+    assert outcome.reason == ("too_deep" if error is RecursionError else "reader_failed")
+    assert error.__name__ in outcome.detail or error is RecursionError
+
+
+def test_a_reader_at_fault_is_told_of_once_with_where_and_without_what_was_sent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumbles(value: object, _options: FormatOptions) -> list[Outcome]:
+        raise ValueError(f"cannot read {value}")
+
+    monkeypatch.setattr("streams.formats._told_bugs", set())
+    monkeypatch.setitem(FORMATS, "native", msgspec.structs.replace(FORMATS["native"], decode=stumbles))
+    for person in (b"anna@example.test", b"bert@example.test"):
+        (outcome,) = decode(b'{"id":"e","person":"%s"}' % person, "native", OPTIONS)
+        assert isinstance(outcome, Rejection) and "stumbles" in outcome.detail
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert record.levelname == "ERROR" and "ValueError in the reader of native (stumbles, line " in said
+    assert "test_garbage.py" in said and "example.test" not in said
+
+
+@pytest.mark.parametrize("fmt", ALL_FORMATS)
+def test_punctuation_is_read_in_every_topic(fmt: str | None) -> None:
+    (outcome,) = decode(b'{"type":"clock","time":1690000000}', fmt, OPTIONS)
+    assert outcome == Event("", CLOCK, 1_690_000_000.0, "")
 
 
 def test_of_duplicate_keys_the_last_counts() -> None:
@@ -156,7 +192,7 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["format-named", "format-by-shape"])
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", MESSAGES)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_nearly_right_messages_never_raise(fmt: str, named: bool, data: st.DataObject) -> None:

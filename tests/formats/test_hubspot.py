@@ -40,6 +40,8 @@ def event(options: FormatOptions, **changes: Any) -> Event:
 def test_published_payloads(options: FormatOptions, file: str, result: str) -> None:
     (outcome,) = decode((FIXTURES / f"{file}.json").read_bytes(), None, options)
     assert (outcome.type if isinstance(outcome, Event) else outcome.reason) == result
+    if isinstance(outcome, Event):
+        assert (outcome.person, outcome.time) == ("4737818:123", 1_539_145_399.845)
 
 
 def test_large_object_ids_stay_exact_and_times_are_milliseconds(options: FormatOptions) -> None:
@@ -96,6 +98,35 @@ def test_a_deal_is_not_the_contact_of_the_same_number(options: FormatOptions) ->
 def test_an_original_source_becomes_a_label(options: FormatOptions) -> None:
     outcome = event(options, propertyName="hs_analytics_source", propertyValue="PAID_SEARCH")
     assert (outcome.type, outcome.segment) == (OTHER, {"source": "paid_search"})
+
+
+def test_an_association_names_two_objects_and_is_about_the_first(options: FormatOptions) -> None:
+    told = {
+        "subscriptionType": "contact.associationChange", "objectId": None, "fromObjectId": 5, "toObjectId": 7,
+        "associationType": "CONTACT_TO_DEAL", "associationRemoved": False, "propertyName": None,
+    }  # fmt: skip
+    found = event(options, **told)
+    assert (found.type, found.person, found.also_person) == (OTHER, "62515:5", None)
+    assert event(options, **told | {"toObjectId": 8}).id != found.id == event(options, **told | {"attemptNumber": 2}).id
+
+
+@pytest.mark.parametrize(
+    ("names", "person", "others"),
+    [
+        ({"objectId": 9, "primaryObjectId": 1, "mergedObjectIds": [2], "newObjectId": 9}, "62515:9", {"1", "2"}),
+        ({"objectId": None, "primaryObjectId": 1, "mergedObjectIds": [2, 3]}, "62515:1", {"2", "3"}),
+        ({"objectId": 1, "primaryObjectId": 1, "mergedObjectIds": [1, None, {}, "", 10**500]}, "62515:1", set()),
+        ({"objectId": 1, "mergedObjectIds": 7}, "62515:1", set()),
+    ],
+)
+def test_merged_contacts_are_one_person(
+    options: FormatOptions, names: dict[str, Any], person: str, others: set[str]
+) -> None:
+    told = json.dumps([CHANGE | {"subscriptionType": "contact.merge"} | names]).encode()
+    found = [one for one in decode(told, None, options) if isinstance(one, Event)]
+    assert {(one.type, one.person) for one in found} == {(OTHER, person)}
+    assert {one.also_person for one in found if one.also_person} == {f"62515:{other}" for other in others}
+    assert len(found) == len({one.id for one in found}) == max(1, len(others))
 
 
 def test_a_retry_has_the_same_id_and_any_other_change_has_not(options: FormatOptions) -> None:

@@ -40,7 +40,7 @@ def test_every_field_arrives(options: FormatOptions) -> None:
     assert msgspec.structs.asdict(event) == {
         "id": "e1", "type": "clicked", "time": NOW_S, "person": "anna", "device_time": NOW_S - 5, "also_person": "b",
         "session": "s", "page": "/p", "stage": "decide", "segment": {"channel": "email"},
-        "properties": {"x": 3.0, "dead": True}, "page_id": None,
+        "properties": {"x": 3.0, "dead": True}, "page_id": None, "former": None,
     }  # fmt: skip
 
 

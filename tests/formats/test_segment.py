@@ -109,9 +109,11 @@ def test_corrected_time_and_device_time(
     [
         ({"type": "track", "event": "X", "anonymousId": "a", "userId": "u"}, "a", "u"),
         ({"type": "track", "event": "X", "userId": 42}, "42", None),
+        ({"type": "track", "event": "X", "anonymousId": "a", "userId": "undefined"}, "a", None),
         ({"type": "identify", "anonymousId": "a", "userId": "u"}, "a", "u"),
         ({"type": "group", "groupId": "g", "userId": "u"}, "u", None),
         ({"type": "alias", "userId": "u", "previousId": "old"}, "u", "old"),
+        ({"type": "alias", "anonymousId": "a", "previousId": "old"}, "a", "old"),
     ],
 )
 def test_people(options: FormatOptions, message: dict[str, Any], person: str, also: str | None) -> None:

@@ -42,15 +42,19 @@ def call(rng: random.Random) -> dict[str, Any]:
     ):  # fmt: skip
         if rng.random() < 0.4:
             made[name] = value
+    if rng.random() < 0.4:
+        made["context"]["traits"] = {} if rng.random() < 0.5 else {"email": "a@example.test", "plan": "pro"}
     return made
 
 
 def disturb(made: dict[str, Any], rng: random.Random) -> None:
     """Remove or replace something, anywhere, or add what is read but was not there."""
-    place = rng.choice([made, made, made["context"], made["context"].get("page") or made, made["properties"]])
+    places = [made, made, made["context"], made["context"].get("page") or made, made["context"].get("traits") or made]
+    place = rng.choice([*places, made["properties"]])
     if not isinstance(place, dict):
         return
-    name = rng.choice([*place, "batch", "traits", "sessionId", "session_id", "path", "url", "device", "previousId"])
+    also = ("batch", "traits", "sessionId", "session_id", "path", "url", "device", "previousId", "channel")
+    name = rng.choice([*place, *also])
     if rng.random() < 0.3:
         place.pop(name, None)
     else:

@@ -47,6 +47,7 @@ EMPTY_RECORDINGS: Final = {
 }
 """Recording rules that give nothing in this run, and why."""
 EMPTY_ALERTS: Final = {
+    "DataTrust": "the tracking of the sample is whole",
     "TrackingSilent": _OLDER,
     "TrackingDeadLetters": "no source sends more dead letters than it did",
     "TrackingLate": "no source sends more late events than it did",

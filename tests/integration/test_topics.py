@@ -27,7 +27,8 @@ WRONG_SETTINGS = [
     ("events", "cleanup.policy", "compact", "delete"),
     ("events", "cleanup.policy", "compact,delete", "delete"),
     ("counts", "cleanup.policy", "compact", "delete"),
-    ("dead_letters", "cleanup.policy", "compact", "delete"),
+    ("dead_letters", "cleanup.policy", "compact", "compact,delete"),
+    ("dead_letters", "cleanup.policy", "delete", "compact,delete"),
     ("sessions_state", "cleanup.policy", "delete", "compact"),
     ("watch_state", "cleanup.policy", "compact,delete", "compact"),
     ("findings", "cleanup.policy", "delete", "compact"),
@@ -131,7 +132,7 @@ def test_a_wrong_setting_stops_the_start_and_says_its_fix_which_works(
     set_config(admin, topic, key, have)
     command = (
         f"kafka-configs.sh --bootstrap-server {settings.kafka.bootstrap_servers} --alter --topic {topic}"
-        f" --add-config {key}={want}"
+        f" --add-config {key}={f'[{want}]' if ',' in want else want}"
     )
     said = f"{topic}: {key} is {have}, should be {want}. Fix: trustwatch topics fix, or {command}"
     assert wrong(settings) == [said]
