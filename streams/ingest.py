@@ -260,10 +260,10 @@ class Door:
         self._privacy.scrub(event, due)
         item = Item(place, due, event)
         self._section(home, source).items.append(item)
-        if kind in CONTROL_TYPES:
-            self._note_control(event)
-        else:
+        if kind not in CONTROL_TYPES:
             event.also_person = None  # an echo tells it
+        elif kind not in FORGET_TYPES:
+            self._note_control(event)
         if kind in FORGET_TYPES or echoes:
             self._broadcast(source, echoes, item, home)
         elif kind == OTHER and home != self._leads and _is_of_a_record(event):
