@@ -99,7 +99,7 @@ class Ingest(Service):  # type: ignore[misc]
             began_at = time.monotonic()
             fetched = await self._fetch(consumer, door)
             epoch, now = self._epoch, time.time()
-            await self._open_new(door)
+            await self._open_new(door, fetched)
             await self._wake(consumer, door, set(fetched))
             async with self._turn:
                 if epoch != self._epoch:
@@ -262,8 +262,12 @@ class Ingest(Service):  # type: ignore[misc]
         except (CommitFailedError, IllegalStateError) as error:
             log.warning("ingest: offsets not committed (%s); they are read again and recognised as repeats", error)
 
-    async def _open_new(self, door: Door) -> None:
+    async def _open_new(self, door: Door, fetched: dict[TopicPartition, list[Any]]) -> None:
         """Resume each newly assigned partition with the clock that its committed offset carries.
+
+        A worker that was frozen may have committed an older offset over a newer one, after the client asked where to
+        read on: then it is read from there once more, since clock and offset belong together. What is repeated is
+        recognised by its place.
 
         Done here, not in the rebalance listener: aiokafka hands out messages before a listener has finished, and
         swallows what it raises.
@@ -274,6 +278,7 @@ class Ingest(Service):  # type: ignore[misc]
             return
         epoch = self._epoch
         clocks = await patiently(lambda: self._clocks(new), "asking what ingest has committed")
+        ahead = dict(zip(clocks, await asyncio.gather(*(self._next(where, fetched) for where in clocks)), strict=True))
         if epoch != self._epoch:
             return
         for where in new:
@@ -284,6 +289,19 @@ class Ingest(Service):  # type: ignore[misc]
             self._quiet_since[where] = time.monotonic()
             if offset >= 0:
                 self._done[where] = (offset, repr(clock))
+                if ahead[where] > offset:
+                    self._consumer.seek(where, offset)
+                    fetched.pop(where, None)
+
+    async def _next(self, where: TopicPartition, fetched: dict[TopicPartition, list[Any]]) -> int:
+        """The offset at which a partition is read on; -1 while the client does not know."""
+        assert self._consumer is not None  # made in on_start
+        if where in fetched:
+            return int(fetched[where][0].offset)
+        try:
+            return int(await asyncio.wait_for(self._consumer.position(where), timeout=1.0))
+        except (TimeoutError, IllegalStateError):
+            return -1
 
     async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
         """Commit what is durable and forget partitions that others may read now."""
