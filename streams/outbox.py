@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -111,11 +111,15 @@ class Outbox(Service):  # type: ignore[misc]
                 futures.append(await self._put(producer, record))
         except KafkaError as error:
             failed.append(error)
+        await self._settle(futures, failed, "messages")
+
+    async def _settle(self, futures: Collection[asyncio.Future[Any]], failed: list[BaseException], what: str) -> None:
+        """Wait until each is either durable or given up; raises the first error, of those before or of these."""
         left = set(futures)
         while left:
             _, left = await asyncio.wait(left, timeout=STALL_S)
             if left:
-                self._tell_stall(f"{len(left)} messages not acknowledged")
+                self._tell_stall(f"{len(left)} {what} not acknowledged")
         failed += [failure for future in futures if (failure := future.exception()) is not None]
         if failed:
             raise failed[0]

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hmac
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from hashlib import blake2b, sha256
 from typing import Final
@@ -98,12 +99,12 @@ def require_fresh(timestamp: str, received_s: float, max_skew_s: float, *, milli
                       " Fix: sign each request anew, and set the clock")  # fmt: skip
 
 
-class Signed:
+class Signed(ABC):
     """A scheme of signatures."""
 
+    @abstractmethod
     def signed(self, asked: Asked) -> bytes:
         """The bytes that are signed."""
-        raise NotImplementedError
 
     def fingerprint(self, asked: Asked) -> bytes:
         """Of what is signed, not of the signature: some schemes have several that are valid for the same bytes."""

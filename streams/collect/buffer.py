@@ -55,14 +55,7 @@ class Outgoing(Outbox):
                 futures.append(await producer.send_batch(batch, topic, partition=partition))
         except KafkaError as error:
             failed.append(error)
-        left = set(futures)
-        while left:
-            _, left = await asyncio.wait(left, timeout=STALL_S)
-            if left:
-                self._tell_stall(f"{len(left)} batches not acknowledged")
-        failed += [failure for future in futures if (failure := future.exception()) is not None]
-        if failed:
-            raise failed[0]
+        await self._settle(futures, failed, "batches")
 
 
 def _packed(

@@ -157,13 +157,13 @@ def run(job: Job) -> Result:
     since = iso(0.0 if job.kind == QUIET else job.onset)
     classes = line.plan.detectors.classes
     told: dict[str, dict[str, float]] = {"data": {}, "trust": {}, "held": {}}
-    for now, finding in line.told:
+    for told_at, finding in line.told:
         if finding.detected_at < since or finding.resolved_at is not None:
             continue
         urgent = severity_of(finding, classes[finding.detector].alert) != "none"
         sort = "data" if finding.detector == "data_trust" else "held" if is_held(finding) else "trust" if urgent else ""
         if sort:
-            told[sort].setdefault(_name(finding), now)
+            told[sort].setdefault(_name(finding), told_at)
     first = min(told["data"].values(), default=None)
     delay_h = None if first is None or job.kind == QUIET else (first - job.onset) / 3600.0
     data, trust, held = (tuple(told[sort]) for sort in ("data", "trust", "held"))

@@ -142,6 +142,8 @@ class Signing(AuthBase):
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         body = request.body or b""
+        if not isinstance(body, str | bytes):
+            raise TypeError(f"a {type(body).__name__} cannot be signed before it is sent")
         raw = body.encode() if isinstance(body, str) else body
         path = request.path_url
         if path == HUBSPOT and HUBSPOT_SIGNATURE in request.headers:
