@@ -15,15 +15,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from detectors._stages import CONTACTS, CUSTOMERS, JOURNEY, LEADS
 from streams.frames import Cell, Segment, encode_json
 from streams.settings import SegmentSettings
 
 OTHER_VALUE: Final = "other"
 """The value that takes the overflow of a label."""
-
-LEADS: Final = "leads"
-"""The stage under which lead journeys are counted."""
-
 
 MOST_KEPT: Final = 50_000
 """Look-ups remembered; beyond it all are forgotten and found anew."""
@@ -53,26 +50,29 @@ class Labels:
 
     def __init__(self, settings: SegmentSettings) -> None:
         self._max = settings.max_values
-        self._watch = {False: settings.watch, True: settings.watch_leads}
+        self._watch = {
+            JOURNEY: settings.watch, LEADS: settings.watch_leads, CONTACTS: settings.watch_contacts,
+            CUSTOMERS: settings.watch_customers,
+        }  # fmt: skip
         self._pairs = settings.pairs
-        self._known: dict[tuple[bool, tuple[tuple[str, str], ...]], Known] = {}
+        self._known: dict[tuple[str, tuple[tuple[str, str], ...]], Known] = {}
         self.values: dict[str, dict[str, None]] = {}
         self.overflowed = 0
 
-    def know(self, labels: dict[str, str], *, leads: bool = False, again: bool = False) -> Known:
+    def know(self, labels: dict[str, str], *, of: str = JOURNEY, again: bool = False) -> Known:
         """What follows from these labels; a value that once kept its name, or once was `other`, stays so.
 
         Args:
             labels: label → value; not to be changed afterwards.
-            leads: whether they are those of a lead.
+            of: what they are labels of: one of `detectors._stages`; it decides which labels are watched.
             again: they were counted before, when they were seen first.
         """
-        key = (leads, tuple(sorted(labels.items())))
+        key = (of, tuple(sorted(labels.items())))
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= MOST_KEPT:
                 self._known.clear()
-            known = self._known[key] = self._work_out(labels, leads)
+            known = self._known[key] = self._work_out(labels, of)
         if not again:
             self.overflowed += known.overflowed
         return known
@@ -82,10 +82,10 @@ class Labels:
         self.values = {label: dict.fromkeys(known) for label, known in values.items()}
         self._known.clear()
 
-    def _work_out(self, labels: dict[str, str], leads: bool) -> Known:
+    def _work_out(self, labels: dict[str, str], of: str) -> Known:
         """The segments are all, each watched label, and the configured pairs."""
         bounded = {label: self._bound(label, value) for label, value in labels.items()}
-        watched: list[Segment] = [((label, bounded[label]),) for label in self._watch[leads] if label in bounded]
+        watched: list[Segment] = [((label, bounded[label]),) for label in self._watch[of] if label in bounded]
         pairs: list[Segment] = [
             tuple(sorted(((a, bounded[a]), (b, bounded[b])))) for a, b in self._pairs if a in bounded and b in bounded
         ]

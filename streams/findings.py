@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from detectors._base import Verdict
-from streams.combine import LEADS
+from detectors._stages import LEADS
 
 LEAST: Final = 5
 """People of whom numbers are shown at least; what is said of fewer could be said of one."""

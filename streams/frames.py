@@ -11,6 +11,7 @@ from zlib import crc32
 
 import msgspec
 
+from detectors._stages import LEADS
 from streams.events import Event
 
 Segment: TypeAlias = tuple[tuple[str, str], ...]
@@ -160,6 +161,11 @@ encode = msgspec.msgpack.Encoder().encode
 decode_frame = msgspec.msgpack.Decoder(Frame).decode
 decode_counts = msgspec.msgpack.Decoder(Counts).decode
 encode_json = msgspec.json.Encoder().encode
+
+
+def company_partition(partitions: int) -> int:
+    """The counts partition of all that is counted beside the stages of a journey: one place sees a whole company."""
+    return partition_of(LEADS, partitions)
 
 
 def partition_of(key: str, partitions: int) -> int:

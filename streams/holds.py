@@ -12,12 +12,12 @@ from typing import Final
 import msgspec
 
 from detectors._base import Verdict
-from streams.combine import LEADS
+from detectors._stages import LEADS, TRACKING
 from streams.events import CRM_TYPES, WEB_TYPES
 from streams.findings import iso
 from streams.frames import Segment
 from streams.roots import overlap
-from streams.tracking import DEVICE, TRACKING
+from streams.tracking import DEVICE
 
 AFTER_S: Final = 5400.0
 """A hold goes on for so long after tracking is well again, event time: what became of steps that began while it was

@@ -13,11 +13,12 @@ from typing import Final, cast
 
 import msgspec
 
-from streams.combine import LEADS
+from detectors._stages import LEADS
 from streams.errors import ConfigError
 from streams.events import (
     CLOCK,
     CONTROL_TYPES,
+    CRM_TYPES,
     FORGET_TYPES,
     LINKED,
     OTHER,
@@ -31,7 +32,6 @@ from streams.events import (
 from streams.formats import FORMATS, FormatOptions, cloudevents, decode
 from streams.frames import NEVER, SLICES, DeadLetter, Frame, Item, Mark, Place, Section, letter_id, partition_of
 from streams.identity import window_of
-from streams.leads import LEAD_TYPES
 from streams.privacy import Privacy
 from streams.settings import Settings
 
@@ -274,10 +274,10 @@ class Door:
     def _home(self, event: Event) -> int:
         """The partition of an event, by the raw id, so that it stays the same when keys are changed.
 
-        Leads have one partition, where all ids of a person meet: a CRM calls one by several, and which ids are one
-        person's may turn out when their lead has long begun.
+        What comes of a CRM has one partition, where all ids of a person meet: it calls one by several, and which ids
+        are one person's may turn out when their lead has long begun.
         """
-        return self._leads if event.type in LEAD_TYPES else partition_of(event.person, self._targets)
+        return self._leads if event.type in CRM_TYPES else partition_of(event.person, self._targets)
 
     def _announce(self, event: Event, place: Place, due: float) -> list[Item]:
         """What every partition must know: which ids are one person's, and their names while keys are changed.

@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from detectors._stages import BESIDE
 from streams.errors import ConfigError
 from streams.events import EVENT_TYPES, Event
 
@@ -40,8 +41,8 @@ class JourneyFile(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> JourneyFile:
         names = [stage.name for stage in self.stages]
-        if len(set(names)) != len(names) or {"leads", "tracking"} & set(names):
-            raise ValueError("stages: names must differ, `leads` is taken, and so is `tracking`")
+        if len(set(names)) != len(names) or set(BESIDE) & set(names):
+            raise ValueError(f"stages: names must differ, and these are taken: {', '.join(BESIDE)}")
         if self.entry not in names:
             raise ValueError(f"entry: {self.entry!r} is no stage")
         used = {kind for stage in self.stages for kind in (*stage.events, *stage.goal)}

@@ -21,8 +21,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from detectors._base import Level
+from detectors._stages import BESIDE, LEADS
 from detectors._step_model import StepModel
-from streams.combine import LEADS
 from streams.errors import ConfigError
 from streams.events import REASONS
 from streams.frames import NEVER, Segment
@@ -286,6 +286,10 @@ def _held(owned: dict[int, Sessionizer]) -> Iterator[Metric]:
             "Leads that wait for a horizon.",
             sum(len(stage.state.leads) for stage in sessionizers),
         ),
+        "trustwatch_open_customers": (
+            "People who were sent something or ordered lately.",
+            sum(len(stage.state.customers) for stage in sessionizers),
+        ),
         "trustwatch_pending_events": (
             "Events that wait for the watermark.",
             sum(s.pending_events for s in sessionizers),
@@ -455,6 +459,7 @@ def _trust(watchers: list[Watcher]) -> Iterator[Metric]:
             if stage == LEADS:
                 for milestone in LEAD_COUNTS:
                     leads.add_metric([name, milestone], counts.get(milestone, 0))
+            if stage in BESIDE:
                 continue
             for outcome in STEP_OUTCOMES:
                 steps.add_metric([stage, name, outcome], counts.get(outcome, 0))
@@ -611,7 +616,7 @@ def _behaviour(watchers: list[Watcher]) -> Iterator[Metric]:
     )
     for watcher in watchers:
         for (stage, segment), counts in _Breath().over(list(watcher.rates.items())):
-            if stage == LEADS:
+            if stage in BESIDE:
                 continue
             name = segment_label(segment)
             weighed.add_metric([stage, name], counts.get("weighed", 0))

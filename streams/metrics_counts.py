@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from streams.combine import LEADS
+from detectors._stages import BESIDE, CONTACTS, CUSTOMERS, LEADS
+from streams.customers import CONTACT_FIELDS, CUSTOMER_FIELDS
 from streams.frames import Segment
 from streams.settings import LeadSettings, Settings
 from streams.watch import Watcher
@@ -54,6 +55,7 @@ def families(
             outcomes.add_metric([name, horizon, band, "no"], n - k)
     yield from (scores, outcomes)
     yield from _survival(watchers, settings.time.dwell_marks_s, breathe)
+    yield from _beside(watchers, breathe, label_of)
 
 
 def _survival(watchers: list[Watcher], marks_s: Iterable[float], breathe: Breathe) -> Iterator[Metric]:
@@ -65,12 +67,30 @@ def _survival(watchers: list[Watcher], marks_s: Iterable[float], breathe: Breath
     )
     for watcher in watchers:
         for (stage, segment), counts in breathe(list(watcher.rates.items())):
-            if segment or stage == LEADS:
+            if segment or stage in BESIDE:
                 continue
             entered.add_metric([stage], counts.get("entered", 0))
             for mark in marks_s:
                 survived.add_metric([stage, f"{mark:g}"], counts.get(f"open_{mark:g}", 0))
     yield from (entered, survived)
+
+
+def _beside(watchers: list[Watcher], breathe: Breathe, label_of: Callable[[Segment], str]) -> Iterator[Metric]:
+    """What was sent to people and what they got; counts, or sums where the name says so (`dose_sum`, `value_…`)."""
+    contacts = CounterMetricFamily(
+        "trustwatch_contacts", "Mails sent and what people made of them.", labels=["segment", "what"]
+    )
+    customers = CounterMetricFamily(
+        "trustwatch_customers", "Orders, cases, surveys, renewals: what customers got.", labels=["segment", "what"]
+    )
+    told = {CONTACTS: (contacts, CONTACT_FIELDS), CUSTOMERS: (customers, CUSTOMER_FIELDS)}
+    for watcher in watchers:
+        for (stage, segment), counts in breathe(list(watcher.rates.items())):
+            if stage in told:
+                family, fields = told[stage]
+                for field in fields:
+                    family.add_metric([label_of(segment), field], counts.get(field, 0))
+    yield from (contacts, customers)
 
 
 def _segments(watchers: Iterable[Watcher], breathe: Breathe) -> list[tuple[Segment, dict[str, int]]]:

@@ -24,9 +24,13 @@ from zlib import crc32
 
 import msgspec
 
+from detectors._stages import LEADS
 from detectors._step_model import StepModel
+from streams.across import Across
 from streams.checkpoints import pack, unpack
-from streams.combine import LEADS, Combiner, Labels, Named
+from streams.combine import Combiner, Labels, Named
+from streams.customers import CUSTOMER_TYPES, Customer, Customers
+from streams.customers import merged as merged_customers
 from streams.erasure import Erased, Letters, Remembered, Withdrawn, number_of
 from streams.errors import CheckpointRefused
 from streams.events import CRM_TYPES, FORGET_TYPES, LINKED, RANK, RENAMED, WEB_TYPES, Event, Former
@@ -38,7 +42,7 @@ from streams.sessions import Counter, Session, Sessions
 from streams.settings import Settings
 from streams.tracking import DEVICE, Tracker, TrackingState
 
-STATE_VERSION: Final = 5
+STATE_VERSION: Final = 6
 LATER_S: Final = 60.0
 """What is to be counted at a moment ahead waits for the full minute: fewer, larger cells to keep and to send."""
 SAID_AGAIN: Final = frozenset({LINKED, RENAMED})
@@ -80,9 +84,9 @@ class Totals(msgspec.Struct, array_like=True):
         dead_letters: reason → items that are no event.
         repeats: items that ingest read again after a crash; not consumed twice, so not part of the sum.
         steps: steps begun.
-        evicted: sessions and leads closed early, because a limit was reached.
+        evicted: sessions, leads and customers let go early, because a limit was reached.
         forced: times the watermark was pushed, because too many events were waiting.
-        forgotten: sessions and leads that were erased on request.
+        forgotten: sessions, leads and customers that were erased on request.
         failed: times our own code raised on one person: a bug; their session and lead were let go.
         unremembered: applied events whose repeats will not be recognised, because a limit was reached.
         moved: sessions that went on under another id of the same person; no drop.
@@ -130,6 +134,7 @@ class State(msgspec.Struct, array_like=True):
         links: which ids are one person's.
         remembered: what erasures need to know.
         tracking: what events are like, in windows that have not left yet.
+        customers: person → what they were sent and got.
     """
 
     watermark: float = NEVER
@@ -149,6 +154,7 @@ class State(msgspec.Struct, array_like=True):
     links: Links = msgspec.field(default_factory=Links)
     remembered: Remembered = msgspec.field(default_factory=Remembered)
     tracking: TrackingState = msgspec.field(default_factory=TrackingState)
+    customers: dict[str, Customer] = {}
 
 
 class Sessionizer:
@@ -179,11 +185,14 @@ class Sessionizer:
         self._models: dict[str, StepModel] = {}
         counter = Counter(self._combiner.add_each, self._count_later, self._combiner.add)
         self._sessions = Sessions(settings, journey, counter, self._models, new_model)
+        self._across = Across(journey.stages)
         self._leads = Leads(settings.leads, self._count_lead)
+        self._customers = Customers(settings.customers, self._count_customer)
         self._later: dict[int, array[int]] = {}
         self._closing = -int(FAR_S)
         self._timers: dict[int, dict[str, None]] = {}
         self._lead_timers: dict[int, dict[str, None]] = {}
+        self._customer_timers: dict[int, dict[str, None]] = {}
         self._dedupe_buckets = int(settings.time.dedupe_window_s // settings.time.bucket_s)
         self._agenda: list[int] = []
         self._planned: set[int] = set()
@@ -398,7 +407,9 @@ class Sessionizer:
             self._planned.discard(bucket)
             self._work_off(bucket, (bucket + 1) * SLICES)
             self._close_bucket(bucket)
-            cells.extend(self._combiner.close(bucket * self._bucket_s))
+            closed = self._combiner.close(bucket * self._bucket_s)
+            cells.extend(closed)
+            cells.extend(self._across.cells(bucket * self._bucket_s, closed))
             cells.extend(self._tracker.close(bucket))
             if self._combiner.is_crowded:
                 self._recode()
@@ -443,11 +454,12 @@ class Sessionizer:
                     self._look_at(session, end, bucket)
                 except Exception as error:
                     self._let_go(person, error)
-        for person in sorted(self._lead_timers.pop(bucket, ())):
-            try:
-                self._judge_lead(person, end, bucket)
-            except Exception as error:
-                self._let_go(person, error)
+        for timers, judge in ((self._lead_timers, self._judge_lead), (self._customer_timers, self._judge_customer)):
+            for person in sorted(timers.pop(bucket, ())):
+                try:
+                    judge(person, end, bucket)
+                except Exception as error:
+                    self._let_go(person, error)
         if (later := self._later.pop(bucket, None)) is not None:
             self._combiner.add_codes(later)
 
@@ -457,6 +469,7 @@ class Sessionizer:
         totals.failed += 1
         self.state.sessions.pop(person, None)
         self.state.leads.pop(person, None)
+        self.state.customers.pop(person, None)
         # The traceback once: it is the same bug every time.
         log.error(
             "sessionize[%d]: %s", self._partition, type(error).__name__, exc_info=error if totals.failed == 1 else None
@@ -597,6 +610,7 @@ class Sessionizer:
             return
         for person in ids:
             state.totals.forgotten += state.leads.pop(person, None) is not None
+            state.totals.forgotten += state.customers.pop(person, None) is not None
             session = state.sessions.get(person)
             if session is not None and session.start <= event.time:  # linked in this very bucket
                 del state.sessions[person]
@@ -632,7 +646,8 @@ class Sessionizer:
         if one in self._withdrawn or other in self._withdrawn:
             self._forget(msgspec.structs.replace(event, type="consent_withdrawn"), bucket)
             return
-        if renamed and other not in self.identity and other not in self.state.leads:
+        known = other in self.identity or other in self.state.leads or other in self.state.customers
+        if renamed and not known:
             return  # nothing is known of them that would outlive their session
         before = (self.identity.canonical(one), self.identity.canonical(other))
         if not self.identity.join(one, other, window_of(bucket, self._bucket_s)):
@@ -661,12 +676,17 @@ class Sessionizer:
         return False
 
     def _unite(self, people: tuple[str, str], bucket: int) -> None:
-        """The leads of two people who turned out to be one become one lead."""
+        """The leads of two people who turned out to be one become one lead; likewise what they got."""
         leads = [lead for person in people if (lead := self.state.leads.pop(person, None)) is not None]
         if leads:
             lead = merged(leads[0], leads[-1], self.identity.canonical(people[0]))
             self.state.leads[lead.person] = lead
             self._set_lead_timers(lead, bucket)
+        found = [one for person in people if (one := self.state.customers.pop(person, None)) is not None]
+        if found:
+            customer = merged_customers(found[0], found[-1], self.identity.canonical(people[0]))
+            self.state.customers[customer.person] = customer
+            self._set_customer_timer(customer, bucket)
 
     # ── leads ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -680,6 +700,9 @@ class Sessionizer:
             return
         if self._erased and self._erased.before(event.person, event.time):  # late news of somebody who was erased since
             self.state.totals.withdrawn += event.type in CRM_TYPES
+            return
+        if event.type in CUSTOMER_TYPES:
+            self._customer_event(event, person, bucket)
             return
         lead = leads.get(person)
         if event.type not in LEAD_TYPES:
@@ -706,6 +729,37 @@ class Sessionizer:
             self._lead_timers.setdefault(at, {})[lead.person] = None
             self._plan(at)
 
+    # ── customers ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _customer_event(self, event: Event, person: str, bucket: int) -> None:
+        customers = self.state.customers
+        customer = customers.get(person)
+        if customer is None:
+            if len(customers) >= self._settings.limits.customers:
+                del customers[next(iter(customers))]
+                self.state.totals.evicted += 1
+            customer = customers[person] = Customer(person, event.time)
+        self._customers.apply(customer, event)
+        self._set_customer_timer(customer, bucket)
+
+    def _judge_customer(self, person: str, end: float, bucket: int) -> None:
+        customer = self.state.customers.get(person)
+        if customer is None or customer.timer != bucket:
+            return
+        customer.timer = None
+        if self._customers.judge(customer, end):
+            del self.state.customers[person]
+        else:
+            self._set_customer_timer(customer, bucket + 1)
+
+    def _set_customer_timer(self, customer: Customer, bucket: int) -> None:
+        """Make sure that somebody is looked at when they are next due; an earlier look is kept, it will renew."""
+        at = max(bucket, int(self._customers.next_due(customer) // self._bucket_s))
+        if customer.timer is None or at < customer.timer:
+            customer.timer = at
+            self._customer_timers.setdefault(at, {})[customer.person] = None
+            self._plan(at)
+
     # ── counting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _count_later(self, due: float, stage: str, cohort: str, field: str) -> None:
@@ -724,8 +778,11 @@ class Sessionizer:
         self._combiner.forget()
         self._later = {bucket: self._combiner.codes(named) for bucket, named in later.items()}
 
-    def _count_lead(self, lead: Lead, field: str) -> None:
-        self._combiner.add(LEADS, self._labels.know(dict(lead.segment), leads=True).cohort, field)
+    def _count_lead(self, lead: Lead, field: str, count: int) -> None:
+        self._combiner.add(LEADS, self._labels.know(dict(lead.segment), of=LEADS).cohort, field, count)
+
+    def _count_customer(self, customer: Customer, stage: str, field: str, count: int) -> None:
+        self._combiner.add(stage, self._labels.know(dict(customer.segment), of=stage).cohort, field, count)
 
     def _forget_ids(self, limit: int) -> None:
         state = self.state
@@ -764,6 +821,7 @@ class Sessionizer:
         state = self.state
         totals = msgspec.structs.replace(state.totals, repeats=0)
         sessions = {person: msgspec.structs.replace(session, timer=None) for person, session in state.sessions.items()}
+        customers = {who: msgspec.structs.replace(one, timer=None) for who, one in state.customers.items()}
         pending = [
             {number: sorted(events, key=_order) for number, every in waiting.items()
              if (events := [one for one in every if one.type not in SAID_AGAIN])}
@@ -773,7 +831,7 @@ class Sessionizer:
         withdrawn, erased = sorted(state.remembered.withdrawn.items()), sorted(state.remembered.erased.items())
         parts = (
             sessions, state.leads, state.later, state.models, pending, state.labels, totals, state.counting,
-            groups, withdrawn, erased, state.tracking,
+            groups, withdrawn, erased, customers, state.tracking,
         )  # fmt: skip
         return msgspec.json.encode([_sorted(part) for part in parts])
 
@@ -803,7 +861,7 @@ class Sessionizer:
         self._waiting = {at: (at // SLICES, events) for at, events in state.slices.items()}
         self._combiner.count(state.counting)
         self._later = {bucket: self._combiner.codes(named) for bucket, named in state.later.items()}
-        self._timers, self._lead_timers = {}, {}
+        self._timers, self._lead_timers, self._customer_timers = {}, {}, {}
         state.sessions = {session.person: self._share(session) for session in state.sessions.values()}
         for person, session in state.sessions.items():
             if session.timer is not None:
@@ -811,8 +869,18 @@ class Sessionizer:
         first_open = 0 if state.watermark == NEVER else self._first_open() // SLICES
         for lead in state.leads.values():
             self._set_lead_timers(lead, first_open)
+        for customer in state.customers.values():
+            if customer.timer is not None:
+                self._customer_timers.setdefault(customer.timer, {})[customer.person] = None
         waiting = {bucket for bucket, _ in self._waiting.values()} | ({first_open} if state.counting else set())
-        self._planned = {*waiting, *state.pending, *self._timers, *self._lead_timers, *self._later}
+        self._planned = {
+            *waiting,
+            *state.pending,
+            *self._timers,
+            *self._lead_timers,
+            *self._customer_timers,
+            *self._later,
+        }
         self._planned.update(self._tracker.planned())
         self._agenda = sorted(self._planned)
 
@@ -833,6 +901,7 @@ class Sessionizer:
         return msgspec.json.encode([
             settings.topics.events_partitions, settings.time.bucket_s, list(settings.time.dwell_marks_s),
             settings.leads.score_min, settings.leads.score_max, settings.leads.score_bins,
+            list(settings.leads.touch_marks_h),
         ]).decode()  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from detectors._micro_signals import SIGNALS
 from detectors._step_model import FEATURES, StepModel, step_features
 from streams.events import WEB_TYPES, Event
 from streams.journey import Journey
+from streams.leads import MOST_VALUE
 from streams.settings import Settings
 from streams.signals import Spotter, Traces, page_of
 
@@ -26,6 +27,8 @@ _LOOK: Final = Struct(f"<{_MAGNITUDES}dB")
 """A look as it is kept while its step is open: the magnitudes, and how many micro-signals had been shown. As a list of
 features it would take six times the memory."""
 MAX_COUNTED_EVENTS: Final = 10_000
+LANDMARK_S: Final = 60.0
+"""Age of a step at which it is noted what it has shown so far (the last dwell mark up to here)."""
 ACTS: Final = WEB_TYPES - {"page_viewed", "page_pinged", "page_left", "clicked", "error_shown"}
 """What a person does on a page beyond looking and clicking."""
 
@@ -64,6 +67,8 @@ class Step(msgspec.Struct, array_like=True, gc=False):
         settled: whether all that the step can be called was counted.
         looks: what the model was shown, packed; it learns from just these when the outcome is known.
         looked: events in it at the last look.
+        shown: micro-signals it had shown at the landmark; None while it is not past it.
+        called: whether the model had called it hesitant by then.
     """
 
     index: int
@@ -82,6 +87,8 @@ class Step(msgspec.Struct, array_like=True, gc=False):
     settled: bool = False
     looks: bytes = b""
     looked: int = 0
+    shown: int | None = None
+    called: bool = False
 
     def note(self, event: Event, traces: Traces) -> None:
         """Count one more event; `traces` as before it."""
@@ -165,6 +172,7 @@ class Sessions:
         marks, gap_s = settings.time.dwell_marks_s, settings.time.session_gap_s
         self._gap_s, self._max_session_s = gap_s, settings.time.max_session_s
         self._still_open = [(f"open_{mark:g}",) for mark in marks]
+        self._landmark = max((n for n, mark in enumerate(marks) if mark <= LANDMARK_S), default=-1)
         self._last_mark = len(marks) - 1
         # Whoever has not advanced within a session gap of entering is taken for lost.
         self._due_s = (*marks, gap_s) if not marks or marks[-1] < gap_s else marks
@@ -201,6 +209,9 @@ class Sessions:
             self._signal(session, step, signal)
         if self._journey.completes(step.stage, event.type):
             session.reached = step.stage
+            value = event.properties.get("value")
+            if isinstance(value, int | float) and 0 < value < MOST_VALUE:
+                self._add(step.stage, session.cohort, "value", round(value))
             self._close_step(session, "advanced", event.time)
 
     def next_due(self, session: Session) -> float:
@@ -256,6 +267,8 @@ class Sessions:
     def _mark(self, session: Session, step: Step, number: int) -> None:
         """The step has outlived the mark of this number."""
         step.marks = number + 1
+        if number == self._landmark:
+            step.shown, step.called = len(step.signals), step.asked
         if number < self._last_mark and step.events == step.looked:  # nothing new: it is still open, that is all
             self._count(step.stage, session.cohort, self._still_open[number])
             return
@@ -263,12 +276,16 @@ class Sessions:
         if number <= self._last_mark:
             fields += self._still_open[number]
             fields += self._look(step)
+            if number == self._landmark:
+                step.called = step.asked
         if number == self._last_mark:
             fields += self._settle(step)
         self._count(step.stage, session.cohort, fields)
         for at, _, name in self._cohorts:
             if number == at:
                 self._count_later(step.start + self._due_s[at], step.stage, session.cohort, name)
+        if number == len(self._due_s) - 1:
+            self._tell_landmark(session, step, "no")
 
     def _tell_cohorts(self, session: Session, step: Step, *, advanced: bool) -> None:
         """Count whether the closed step advanced, for the marks that tell it and have not passed yet.
@@ -280,6 +297,22 @@ class Sessions:
             if step.marks <= at:
                 due = step.start + self._due_s[at]
                 self._count_later(due, step.stage, session.cohort, yes if advanced else no)
+        if step.marks < len(self._due_s):
+            self._tell_landmark(session, step, "yes" if advanced else "no")
+
+    def _tell_landmark(self, session: Session, step: Step, outcome: str) -> None:
+        """Count whether a step that was still open at the landmark advanced, by what it had shown until then.
+
+        All who stayed that long are compared with each other from there on: whoever leaves at once has no time to show
+        anything, and would make every indicator look good (immortal time bias).
+        """
+        if step.shown is None:
+            return
+        due, stage, cohort = step.start + self._due_s[-1], step.stage, session.cohort
+        self._count_later(due, stage, cohort, f"long_{outcome}")
+        indicators = [*step.signals[: step.shown], *(("signal",) if step.shown else ())]
+        for name in [*indicators, *(("hesitant",) if step.called else ())]:
+            self._count_later(due, stage, cohort, f"ind_{name}_{outcome}")
 
     def _signal(self, session: Session, step: Step, signal: str) -> None:
         if signal in step.signals:

@@ -238,6 +238,9 @@ class LeadSettings(Section):
     acceptance_horizon_days: Positive = Field(7.0, description="days after hand-over at which acceptance is judged")
     conversion_horizon_days: Positive = Field(60.0, description="days after hand-over at which a win is judged")
     touch_horizon_days: Positive = Field(2.0, description="days after hand-over at which a first touch is judged")
+    touch_marks_h: tuple[Positive, ...] = Field(
+        (1.0, 4.0, 24.0, 48.0), description="hours after hand-over at which it is counted who was touched by then"
+    )
     score_min: Annotated[float, Field(allow_inf_nan=False)] = Field(0.0, description="lowest score of the scale")
     score_max: Annotated[float, Field(allow_inf_nan=False)] = Field(100.0, description="highest score of the scale")
     score_bins: Annotated[int, Field(ge=4, le=50)] = Field(20, description="bins of score histograms")
@@ -249,6 +252,18 @@ class LeadSettings(Section):
         return self
 
 
+class CustomerSettings(Section):
+    """What is sent to people and what they get, and the horizons at which it is judged."""
+
+    mail_horizon_days: Annotated[float, Field(gt=0, le=7)] = Field(
+        3.0, description="days after a mail at which it is judged who answered it, left or complained"
+    )
+    case_horizon_days: Positive = Field(3.0, description="days after which a case that is not solved counts as such")
+    delivery_wait_days: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="days after the promised date at which an order is judged: news of deliveries come late"
+    )
+
+
 class SegmentSettings(Section):
     """What to slice by; never a person."""
 
@@ -257,14 +272,24 @@ class SegmentSettings(Section):
     )
     watch: tuple[str, ...] = Field(("channel", "device", "country"), description="labels watched one by one, web")
     watch_leads: tuple[str, ...] = Field(("source", "model"), description="labels watched one by one, leads")
+    watch_contacts: tuple[str, ...] = Field(
+        ("channel", "country"), description="labels watched one by one, mails; `campaign`, if you have few at a time"
+    )
+    watch_customers: tuple[str, ...] = Field(
+        ("channel", "country"), description="labels watched one by one, orders, cases, surveys and renewals"
+    )
     pairs: tuple[tuple[str, str], ...] = Field((("source", "model"),), description="pairs of labels watched together")
     max_values: PositiveInt = Field(50, description="values kept per label; the rest is counted as 'other'")
 
     @model_validator(mode="after")
     def _known(self) -> SegmentSettings:
-        used = {*self.watch, *self.watch_leads, *(label for pair in self.pairs for label in pair)}
+        watched = (self.watch, self.watch_leads, self.watch_contacts, self.watch_customers)
+        used = {label for labels in (*watched, *self.pairs) for label in labels}
         if unknown := sorted(used - set(self.labels)):
-            raise ValueError(f"segments.watch/watch_leads/pairs use labels that segments.labels lacks: {unknown}")
+            raise ValueError(
+                "segments.watch, watch_leads, watch_contacts, watch_customers or pairs use labels that"
+                f" segments.labels lacks: {unknown}"
+            )
         return self
 
 
@@ -322,6 +347,10 @@ class LimitSettings(Section):
     open_leads: PositiveInt = Field(
         500_000, description="leads, all in one partition, 0.9 kB each; beyond it the oldest are forgotten"
     )
+    customers: PositiveInt = Field(
+        500_000, description="people who were sent mails or ordered, all in one partition, 0.5 kB each; beyond it the"
+        " oldest are forgotten",
+    )  # fmt: skip
     pending_events: PositiveInt = Field(
         100_000, description="events per partition that wait for the watermark, 1.3 kB each; beyond it the oldest"
         " bucket closes early",
@@ -601,6 +630,7 @@ class Settings(BaseSettings):
     time: TimeSettings = TimeSettings()
     signals: SignalSettings = SignalSettings()
     leads: LeadSettings = LeadSettings()
+    customers: CustomerSettings = CustomerSettings()
     segments: SegmentSettings = SegmentSettings()
     privacy: PrivacySettings = PrivacySettings()
     limits: LimitSettings = LimitSettings()

@@ -18,14 +18,13 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from detectors._stages import TRACKING
 from streams.combine import OTHER_VALUE
 from streams.events import CONTROL_TYPES, Event
 from streams.frames import Cell, Segment
 from streams.journey import Journey
 from streams.settings import Settings
 
-TRACKING: Final = "tracking"
-"""The stage under which tracking is counted and judged; no journey may call one of its stages so."""
 WINDOW_S: Final = 600.0
 """Width of a window, event time: short enough to tell what broke before trust looks broken."""
 DEVICE: Final = "device"

@@ -14,6 +14,7 @@ import msgspec
 from pydantic import ValidationError
 
 from detectors._baseline import DAY_S
+from detectors._stages import BESIDE, JOURNEY, TRACKING
 from detectors._step_model import StepModel, StepModelParams
 from streams.errors import ConfigError
 from streams.findings import Finding, public
@@ -22,6 +23,7 @@ from streams.frames import (
     Cell,
     Counts,
     Frame,
+    company_partition,
     decode_counts,
     decode_frame,
     encode,
@@ -33,7 +35,6 @@ from streams.sessionize import Sessionizer
 from streams.settings import Settings, TopicSettings, say_problems
 from streams.signals import wildcard
 from streams.stage import Record
-from streams.tracking import TRACKING
 from streams.watch import Detectors, Observer, Watcher
 
 STEP_MODEL = "step_model"
@@ -184,12 +185,19 @@ class WatchUnit(_Unit[Counts, Watcher]):
 def split(counts: Counts, partitions: int) -> list[tuple[int, Counts]]:
     """Counts by counts partition (hash of the stage); each gets the watermark, even without cells.
 
-    Cells of tracking go to all of them, because they say what has to be held back.
+    What is counted beside the stages is in one partition, which sees all of a company (`company_partition`). Cells of
+    tracking go to all of them, because they say what has to be held back, and so do those of the whole journey, because
+    they say which indicators are proven.
     """
     cells: list[list[Cell]] = [[] for _ in range(partitions)]
+    company = company_partition(partitions)
     for cell in counts.cells:
-        for part in cells if cell.stage == TRACKING else (cells[partition_of(cell.stage, partitions)],):
-            part.append(cell)
+        stage = cell.stage
+        if stage in (TRACKING, JOURNEY):
+            for part in cells:
+                part.append(cell)
+        else:
+            cells[company if stage in BESIDE else partition_of(stage, partitions)].append(cell)
     return [(target, msgspec.structs.replace(counts, cells=part)) for target, part in enumerate(cells)]
 
 

@@ -15,16 +15,16 @@ import msgspec
 
 from detectors._base import Bucket, Detector, Params, Verdict
 from detectors._registry import build_params, discover, params_digest
+from detectors._stages import JOURNEY, TRACKING
 from streams.budget import PageLog, capacity, pair_shares
 from streams.checkpoints import pack, unpack
 from streams.combine import merge
 from streams.errors import ConfigError, DetectorFailed
 from streams.findings import Finding
-from streams.frames import NEVER, UNREADABLE, Counts, Segment, partition_of
+from streams.frames import NEVER, UNREADABLE, Counts, Segment, company_partition, partition_of
 from streams.holds import Hold, Holds
 from streams.judge import Judge, JudgeState, Where
 from streams.settings import Settings
-from streams.tracking import TRACKING
 from streams.tracking_rows import rows_of
 
 STATE_VERSION: Final = 1
@@ -137,6 +137,7 @@ class Watcher:
         self._detectors = detectors
         self._partition = partition
         self._instances: dict[Where, Detector[Any, Any]] = {}
+        self._sees_company = company_partition(settings.topics.counts_partitions) == partition
         self._tells_of_tracking = partition_of(TRACKING, settings.topics.counts_partitions) == partition
         self._shadows: dict[Where, Detector[Any, Any]] = {}
         self._rows: dict[Segment, None] = {}
@@ -208,7 +209,7 @@ class Watcher:
             cells = self._pending.pop(ts)
             self._track(ts, {key[1]: counts for key, counts in cells.items() if key[0] == TRACKING})
             for key, counts in sorted(cells.items()):
-                if key[0] != TRACKING:
+                if key[0] != TRACKING and (key[0] != JOURNEY or self._sees_company):
                     self._observe(Bucket(ts, width_s, key[0], counts), key)
             self._holds.move_on(ts + width_s)
             changed += self._judge.settle(ts + width_s)

@@ -17,8 +17,8 @@ def labels(max_values: int = 50, pairs: tuple[tuple[str, str], ...] = ()) -> Lab
     )
 
 
-def segments(made: Labels, given: dict[str, str], *, leads: bool = False) -> list[Segment]:
-    return segments_of(made.know(given, leads=leads).cohort)
+def segments(made: Labels, given: dict[str, str], *, of: str = "journey") -> list[Segment]:
+    return segments_of(made.know(given, of=of).cohort)
 
 
 def test_everyone_counts_in_all_and_in_each_watched_label() -> None:
@@ -28,7 +28,7 @@ def test_everyone_counts_in_all_and_in_each_watched_label() -> None:
 
 
 def test_leads_are_watched_by_labels_of_their_own() -> None:
-    assert segments(labels(), {"device": "tv", "source": "ads"}, leads=True) == [(), (("source", "ads"),)]
+    assert segments(labels(), {"device": "tv", "source": "ads"}, of="leads") == [(), (("source", "ads"),)]
 
 
 @pytest.mark.parametrize("pair", [("source", "model"), ("model", "source")])

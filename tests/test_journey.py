@@ -78,7 +78,7 @@ def test_a_glob_matches_the_whole_path(tmp_path: Path) -> None:
     [
         (TWO.replace("entry: a", "entry: z"), "entry: 'z' is no stage"),
         (TWO.replace("name: b", "name: a"), "names must differ"),
-        (TWO.replace("name: b", "name: leads"), "`leads` is taken"),
+        (TWO.replace("name: b", "name: leads"), "these are taken: leads"),
         (TWO.replace("name: b", "name: B b"), "stages.1.name"),
         (TWO.replace("searched", "teleported"), "unknown event types ['teleported']"),
         (TWO.replace("purchased", "teleported"), "unknown event types ['teleported']"),

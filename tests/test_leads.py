@@ -24,7 +24,9 @@ def lead_event(kind: str, day: float, **properties: Any) -> Event:
 def counted(events: Sequence[Event], judged_day: float = 100.0, **knobs: Any) -> tuple[Counter[str], Lead, bool]:
     """What the events of one lead count, in the order given, and whether it is done by then."""
     counts: Counter[str] = Counter()
-    leads = Leads(LeadSettings(**knobs), lambda _lead, field: counts.update([field]))
+    leads = Leads(
+        LeadSettings(**{"touch_marks_h": (), **knobs}), lambda _lead, field, many: counts.update({field: many})
+    )
     lead = Lead("lead", min(one.time for one in events))
     for one in events:
         leads.apply(lead, one)
@@ -41,6 +43,7 @@ def test_milestones_count_the_same_in_any_order(order: tuple[int, ...]) -> None:
     assert counts == {
         "created": 1, "scored": 1, "score_14": 1, "handed_over": 1, "touched": 1, "accepted": 1, "won": 1,
         "touch_n": 1, "touch_k": 1, "accept_n_14": 1, "accept_k_14": 1, "win_n_14": 1, "win_k_14": 1,
+        "ind_touched_accept_yes": 1, "ind_touched_win_yes": 1,
     }  # fmt: skip
     assert done
     assert lead.milestones["lead_won"] == T0 + 30 * DAY_S
@@ -71,7 +74,7 @@ def test_a_cohort_counts_only_once_its_horizon_has_passed(day: float, judged: se
 
 def test_a_horizon_is_judged_once() -> None:
     counts: Counter[str] = Counter()
-    leads = Leads(LeadSettings(), lambda _lead, field: counts.update([field]))
+    leads = Leads(LeadSettings(touch_marks_h=()), lambda _lead, field, many: counts.update({field: many}))
     lead = Lead("lead", T0)
     leads.apply(lead, lead_event("handed_over", 0))
     for day in (3, 4, 8, 9, 50):
@@ -95,7 +98,7 @@ def test_of_a_repeated_milestone_the_earliest_time_stands_and_it_counts_once() -
 
 
 def test_only_a_new_hand_over_time_needs_new_deadlines() -> None:
-    leads = Leads(LeadSettings(), lambda _lead, _field: None)
+    leads = Leads(LeadSettings(touch_marks_h=()), lambda *_: None)
     lead = Lead("lead", T0)
     told = [leads.apply(lead, lead_event(kind, day)) for kind, day in
             (("created", 0), ("handed_over", 3), ("handed_over", 4), ("handed_over", 2), ("won", 5))]  # fmt: skip
@@ -144,7 +147,7 @@ def test_the_first_value_of_a_label_stays_and_the_model_is_a_label() -> None:
      (1.7e308, 19)],
 )  # fmt: skip
 def test_scores_fall_into_bins_and_those_off_the_scale_into_the_outermost(score: float, expected: int) -> None:
-    assert Leads(LeadSettings(), lambda *_: None).bin_of(score) == expected
+    assert Leads(LeadSettings(touch_marks_h=()), lambda *_: None).bin_of(score) == expected
 
 
 @pytest.mark.parametrize("bins", [4, 10, 20, 25, 50])
@@ -211,3 +214,32 @@ def test_leads_are_counted_in_the_segments_of_leads() -> None:
     counts = [stage.apply(frame(section([event("lead_created", 0, "x", segment=labels)], 100)), 0)]
     assert tally(counts, (("source", "ads"),))["leads", "created"] == 1
     assert tally(counts, (("device", "tv"),)) == {}
+
+
+@pytest.mark.parametrize(
+    ("touched_h", "by"), [(0.5, {"1h", "4h", "24h", "48h"}), (3, {"4h", "24h", "48h"}), (30, {"48h"}), (60, set())]
+)
+def test_touch_marks_count_who_was_touched_by_then(touched_h: float, by: set[str]) -> None:
+    events = [lead_event("handed_over", 1), lead_event("touched", 1 + touched_h / 24)]
+    counts, _, done = counted(events, touch_marks_h=(1, 4, 24, 48))
+    assert {mark for mark in ("1h", "4h", "24h", "48h") if counts[f"touch_{mark}_n"] == 1} == {"1h", "4h", "24h", "48h"}
+    assert {mark for mark in ("1h", "4h", "24h", "48h") if counts[f"touch_{mark}_k"]} == by
+    assert done
+
+
+def test_a_lead_that_ended_untouched_is_no_failure_of_follow_up() -> None:
+    events = [lead_event("handed_over", 1), lead_event("rejected", 1.1)]
+    counts, _, _ = counted(events, touch_marks_h=(1, 4, 24, 48))
+    assert {field for field in counts if field.startswith("touch_") and field != "touch_n"} == {"touch_1h_n"}
+
+
+def test_a_mark_that_has_not_passed_is_not_counted() -> None:
+    counts, lead, _ = counted([lead_event("handed_over", 1)], judged_day=1.5, touch_marks_h=(1, 4, 24, 48))
+    assert {field for field in counts if field.endswith("h_n")} == {"touch_1h_n", "touch_4h_n"}
+    assert lead.marks == 2
+
+
+def test_money_of_a_win_counts_with_the_win() -> None:
+    events = [lead_event("handed_over", 1), lead_event("won", 20, value=1999.6)]
+    assert counted(events, judged_day=30)[0]["value_won"] == 0
+    assert counted(events)[0]["value_won"] == 2000

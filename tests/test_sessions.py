@@ -359,3 +359,45 @@ def test_a_step_is_counted_in_the_bucket_in_which_it_began_and_its_end_where_it_
     where = {(cell.ts - T0, cell.stage, field) for cell in counts.cells for field in cell.counts if cell.segment == ()}
     assert {(0, "discover", "entered"), (20, "discover", "advanced"), (20, "compare", "entered")} <= where
     assert (1820, "compare", "dropped") in where  # 25 s + gap, in the bucket that holds that moment
+
+
+# ── the landmark: what a step had shown by then, and whether it advanced ──────────────────────────────────────────────
+
+LOOP = [view(0, EVALUATE), view(5, "/product/b"), view(8, EVALUATE)]
+"""A u-turn and a way back within seconds."""
+
+
+def landmark(counted: Tally, stage: str = "evaluate") -> dict[str, int]:
+    return {field: n for (where, field), n in sorted(counted.items())
+            if where == stage and field.startswith(("long_", "ind_"))}  # fmt: skip
+
+
+def test_who_leaves_before_the_landmark_is_compared_with_nobody() -> None:
+    assert landmark(after(*LOOP, view(50, COMPARE))[1]) == {}
+
+
+@pytest.mark.parametrize(
+    ("then", "outcome"), [([view(100, COMPARE)], "yes"), ([view(100, DISCOVER)], "no"), ([], "no")]
+)
+def test_what_was_shown_by_the_landmark_is_counted_by_what_came_of_it(then: list[Event], outcome: str) -> None:
+    stay = event("page_pinged", 90)
+    shown = landmark(after(*LOOP, stay, *then)[1])
+    assert shown.pop(f"long_{outcome}") == 1
+    assert shown.pop(f"ind_signal_{outcome}") == 1
+    assert shown and all(name.endswith(f"_{outcome}") and n == 1 for name, n in shown.items())
+
+
+def test_what_is_shown_after_the_landmark_says_nothing_of_it() -> None:
+    late = [view(0, EVALUATE), view(65, "/product/b"), view(68, EVALUATE), view(100, COMPARE)]
+    assert landmark(after(*late)[1]) == {"long_yes": 1}
+
+
+def test_all_stages_are_told_side_by_side() -> None:
+    _, counted = after(view(0, EVALUATE), view(100, DECIDE), event("purchased", 120, properties={"value": 19.9}))
+    across = {field: n for (stage, field), n in counted.items() if stage == "journey"}
+    wanted = {"entered_evaluate": 1, "advanced_evaluate": 1, "at_all_evaluate": 1, "long_yes_evaluate": 1,
+              "entered_decide": 1, "entered_buy": 1, "value_buy": 20, "at_all_buy": 1}  # fmt: skip
+    assert wanted.items() <= across.items()
+    for field, n in across.items():
+        name, _, stage = field.rpartition("_")
+        assert counted[stage, name] == n

@@ -70,7 +70,7 @@ def test_a_named_file_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch
         ("leads: {score_bins: 3}", "leads.score_bins"),
         (
             "segments: {watch: [mood]}",
-            "segments.watch/watch_leads/pairs use labels that segments.labels lacks: ['mood']",
+            "or pairs use labels that segments.labels lacks: ['mood']",
         ),
         ("segments: {labels: [source], pairs: []}", "segments.labels lacks: ['channel', 'country', 'device', 'model']"),
         ("privacy: {pseudonym_key: short}", "privacy.pseudonym_key must have 16 characters"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from detectors._base import Verdict
+from detectors._stages import TRACKING
 from streams.events import Event
 from streams.findings import HELD, Finding, is_held
 from streams.frames import Cell, Counts, Mark, Place, Segment, partition_of
@@ -16,7 +17,7 @@ from streams.holds import AFTER_S, Holds, say
 from streams.journey import load_journey
 from streams.metrics_findings import severity_of
 from streams.sessionize import Sessionizer
-from streams.tracking import MOST_PAGES, TRACKING, WINDOW_S, Tracker
+from streams.tracking import MOST_PAGES, WINDOW_S, Tracker
 from streams.tracking_rows import rows_of
 from streams.units import Plan, split
 from streams.watch import Detectors, Watcher

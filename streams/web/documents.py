@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from detectors._base import Detector
-from streams.combine import LEADS
+from detectors._stages import BESIDE, LEADS, TRACKING
 from streams.events import REASONS
 from streams.findings import LEAST, Finding, is_small, iso
 from streams.frames import NEVER
 from streams.metrics import LEAD_COUNTS, LEVELS, OUTCOMES, STEP_OUTCOMES, _Breath, segment_label
-from streams.tracking import TRACKING
 from streams.watch import Key, Watcher
 from streams.web.history import UNKNOWN, History, Instances, Point, View, consumed, segment_of
 
@@ -175,7 +174,7 @@ class Documents:
             (counts.get("entered", 0), key, partition)
             for partition, watcher in watchers.items()
             for key, counts in _Breath().over(list(watcher.rates.items()))
-            if key[0] != LEADS and (not stage or key[0] == stage)
+            if key[0] not in BESIDE and (not stage or key[0] == stage)
         ]
         keys.sort(key=lambda one: (bool(one[1][1]), -one[0], one[1]))  # everyone of each stage first
         shown = [(key, partition) for entered, key, partition in keys[:MOST_ROWS] if entered >= LEAST]

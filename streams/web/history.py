@@ -20,7 +20,6 @@ from detectors._base import Detector
 from detectors._rate import RateDetector
 from detectors._several import SeveralRates
 from detectors.lead_score_drift import ACCEPT, WIN, LeadScoreDrift
-from streams.combine import LEADS
 from streams.findings import Finding
 from streams.frames import NEVER, Segment
 from streams.judge import Where
@@ -277,7 +276,7 @@ class History:
         for partition, watcher in self._watchers.items():
             told = _told(watcher)
             for key, counts in _Breath().over(list(watcher.rates.items())):
-                size = counts.get("entered", 0) + counts.get("scored", 0)
+                size = sum(counts.get(name, 0) for name in ("entered", "scored", "sent", "ordered"))
                 ranked.append((key in told, not key[1], size, partition, key))
         chosen = {(partition, key) for *_, partition, key in sorted(ranked, reverse=True)[:TRACKS]}
         for partition, watcher in self._watchers.items():
@@ -291,11 +290,8 @@ class History:
 
     def _sums(self, watcher: Watcher, key: Key) -> list[tuple[int, int]]:
         get = watcher.rates.get(key, {}).get
-        is_leads = key[0] == LEADS
         return [
             (sum([get(name, 0) for name in view.hits]), sum([get(name, 0) for name in view.trials]))
-            if is_leads == (view.detector == LeadScoreDrift.name())
-            else (0, 0)
             for view in self.views
         ]
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
+from detectors._stages import TRACKING
 from streams.backtest import Backtest
 from streams.checkpoints import HEAD, Checkpoint, Head, checkpoint_key, from_records, plain
 from streams.events import REASONS
@@ -27,7 +28,6 @@ from streams.recorded import RecordedFile
 from streams.sessionize import Sessionizer, Totals
 from streams.settings import Settings
 from streams.store import place
-from streams.tracking import TRACKING
 from streams.units import Plan, state_digest
 from streams.watch import State as WatchState
 from streams.watch import Watcher
