@@ -9,7 +9,7 @@ import inspect
 import json
 import pkgutil
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import EntryPoint, entry_points, version
 from types import ModuleType
 from typing import Any
 
@@ -18,21 +18,42 @@ from pydantic import ValidationError
 
 from detectors._base import AlertOn, Detector, Params
 
+GROUP = "trustwatch.detectors"
+"""Entry points under which other packages offer detectors, a module each."""
 DECLARED = {"title": str, "unit": str, "state_version": int, "alert": AlertOn}
 
 
 def discover(package: str = "detectors") -> dict[str, type[Detector[Any, Any]]]:
-    """Import every detector module of a package.
+    """Import every detector module of a package, and those that other packages offer as entry points of `GROUP`.
 
     Returns:
         Detector name (`early_dropoff`) → class, in alphabetical order.
 
     Raises:
-        TypeError: a module holds no detector or several, or its class is misnamed or incomplete; the message names it.
+        TypeError: a module holds no detector or several, or its class is misnamed or incomplete; an entry point cannot
+            be imported, or takes a name that is taken. The message names it.
     """
     path = importlib.import_module(package).__path__
-    names = sorted(module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_"))
-    return {name: detector_of(importlib.import_module(f"{package}.{name}")) for name in names}
+    names = [module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")]
+    found = {name: detector_of(importlib.import_module(f"{package}.{name}")) for name in names}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        if point.name in found:
+            raise TypeError(f"entry point {GROUP}:{point.name} = {point.value}: there is a detector of this name")
+        found[point.name] = _offered(point)
+    return dict(sorted(found.items()))
+
+
+def _offered(point: EntryPoint) -> type[Detector[Any, Any]]:
+    """The detector of an entry point, which names its module: `my_rule = "company_rules.my_rule"`."""
+    where = f"entry point {GROUP}:{point.name} = {point.value}"
+    try:
+        module = importlib.import_module(point.module)
+    except Exception as error:  # whatever somebody else's module raises on import
+        raise TypeError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
+    cls = detector_of(module)
+    if cls.name() != point.name:
+        raise TypeError(f"{where}: is called {cls.name()}, after its module. Fix: name the entry point so")
+    return cls
 
 
 def detector_of(module: ModuleType) -> type[Detector[Any, Any]]:

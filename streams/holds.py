@@ -12,10 +12,12 @@ from typing import Final
 import msgspec
 
 from detectors._base import Verdict
-from detectors._stages import LEADS, TRACKING
+from detectors._stages import CONTACTS, CUSTOMERS, LEADS, TRACKING
+from streams.customers import CUSTOMER_TYPES
 from streams.events import CRM_TYPES, WEB_TYPES
 from streams.findings import iso
 from streams.frames import Segment
+from streams.leads import LEAD_TYPES
 from streams.roots import overlap
 from streams.tracking import DEVICE
 
@@ -26,6 +28,9 @@ SLACK_S: Final = 3600.0
 """A finding that was noticed so long before tracking broke, event time, does not come from it."""
 HARMLESS: Final = frozenset({"duplicates", "no_session"})
 """Checks that say nothing against counts: repeats are dropped, and sessions without an id are told by their gaps."""
+_MAILS: Final = frozenset({"email_sent", "email_opened", "email_clicked", "unsubscribed", "complained"})
+OF_CRM: Final = {LEADS: LEAD_TYPES, CONTACTS: _MAILS, CUSTOMERS: CUSTOMER_TYPES - _MAILS}
+"""Stages that are counted from a CRM, and the event types that they are counted from."""
 
 
 class Hold(msgspec.Struct, array_like=True):
@@ -98,14 +103,14 @@ class Holds:
         return (min(found)[1], self.rows[min(found)[1]]) if found else None
 
     def _concerns(self, row: dict[str, str], stage: str, segment: Segment, known: Iterable[Segment]) -> bool:
-        leads = stage == LEADS
         if row.get("check") in HARMLESS:
             return False
         if "label" in row:
             return any(label == row["label"] for label, _ in segment)
         if "size" in row:
-            return leads and row["type"] == "lead_scored"
-        if leads != self._of_leads(row, leads, known):
+            return stage == LEADS and row["type"] == "lead_scored"
+        crm = stage in OF_CRM
+        if not (row["type"] in OF_CRM[stage] if "type" in row and crm else crm == self._of_crm(row, crm, known)):
             return False
         if DEVICE in row and not overlap(((DEVICE, row[DEVICE]),), segment):
             return False
@@ -113,15 +118,15 @@ class Holds:
         return at is None or self._rank.get(stage, 0) <= self._rank.get(at, len(self._rank))
 
     @staticmethod
-    def _of_leads(row: dict[str, str], leads: bool, known: Iterable[Segment]) -> bool:
-        """Whether a row is about leads; a source that carries both, or that is not known, is about either."""
+    def _of_crm(row: dict[str, str], crm_stage: bool, known: Iterable[Segment]) -> bool:
+        """Whether a row is about a CRM; a source that carries both, or that is not known, is about either."""
         if "type" in row:
             return row["type"] in CRM_TYPES
         if "source" not in row:
             return False
         types = {dict(one).get("type") for one in known if ("source", row["source"]) in one}
         web, crm = not types.isdisjoint(WEB_TYPES), not types.isdisjoint(CRM_TYPES)
-        return leads if web == crm else crm
+        return crm_stage if web == crm else crm
 
 
 def say(row: Segment, hold: Hold) -> str:

@@ -99,7 +99,10 @@ class Detectors:
     def __init__(
         self, overrides: Mapping[str, Mapping[str, Any]], only: list[str] | None = None, journey: Sequence[str] = ()
     ) -> None:
-        known = discover()
+        try:
+            known = discover()
+        except TypeError as error:
+            raise ConfigError(str(error)) from error
         self.journey = tuple(journey)
         if unknown := sorted({*overrides, *(only or ())} - set(known)):
             raise ConfigError(f"detectors: unknown {unknown[0]!r}; known: {', '.join(sorted(known))}")

@@ -13,6 +13,8 @@ from detectors import _scaffold
 from detectors._registry import build_params, detector_of, discover, params_digest
 from detectors.early_dropoff import EarlyDropoff
 from detectors.hesitation import Hesitation
+from streams.errors import ConfigError
+from streams.watch import Detectors
 
 
 def load(path: Path, name: str) -> ModuleType:
@@ -101,3 +103,42 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is there already"):
         _scaffold.write("same", tmp_path)
     assert path.read_text() == "mine"
+
+
+def offer(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, target: str, source: str) -> None:
+    """Another package that offers a detector, as it lies on the path once it is installed."""
+    (folder / f"{target}.py").write_text(source)
+    info = folder / "company_rules-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: company-rules\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[trustwatch.detectors]\n{name} = {target}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, target, raising=False)
+
+
+def scaffolded(tmp_path: Path, name: str) -> str:
+    return _scaffold.write(name, tmp_path / "scaffold")[0].read_text()
+
+
+def test_another_package_offers_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(tmp_path, monkeypatch, "basket_stall", "basket_stall", scaffolded(tmp_path, "basket_stall"))
+    found = discover()
+    assert found["basket_stall"].title == "Basket stall"
+    assert list(found) == sorted(found)
+    assert Detectors({"basket_stall": {"odds_ratio": 0.5}}, ["basket_stall"]).classes.keys() == {"basket_stall"}
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "complaint"),
+    [
+        ("early_dropoff", "x = 1", "there is a detector of this name"),
+        ("broken", "import no_such_module", "broken = late_rule: cannot be imported: ModuleNotFoundError"),
+        ("broken", "x = 1", "needs exactly one Detector subclass, has none"),
+    ],
+)
+def test_a_detector_that_cannot_be_taken_stops_the_start_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str, complaint: str
+) -> None:
+    offer(tmp_path, monkeypatch, name, "late_rule", source)
+    with pytest.raises(ConfigError, match=complaint):
+        Detectors({})
