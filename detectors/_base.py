@@ -107,6 +107,9 @@ class Detector(ABC, Generic[ObservationT, ParamsT]):
         Params: its parameters (a `Params` subclass).
         State: a msgspec Struct that holds all it has learnt; `self.state` is one of it.
         stage: the one stage it watches, where that is none of the journey's (`leads`).
+        indicators: what its claims rest on; it pages only where one of them provably predicts an outcome
+            (`streams.validation`). Empty: it measures an outcome itself and needs no proof.
+        indicator_by_kind: kind of change → the one of them that this kind rests on; other kinds rest on any.
 
     Attributes:
         allowance: false pages a week that this instance may give; None while nobody said.
@@ -119,6 +122,8 @@ class Detector(ABC, Generic[ObservationT, ParamsT]):
     Params: ClassVar[type[Params]]
     State: ClassVar[type[msgspec.Struct]]
     stage: ClassVar[str | None] = None
+    indicators: ClassVar[tuple[str, ...]] = ()
+    indicator_by_kind: ClassVar[Mapping[str, str]] = {}
     allowance: float | None = None
 
     def __init__(self, params: ParamsT) -> None:
@@ -181,6 +186,12 @@ class Detector(ABC, Generic[ObservationT, ParamsT]):
         if cls.stage is not None:
             return (cls.stage,)
         return tuple(getattr(params, "stages", ())) or tuple(journey)
+
+    @classmethod
+    def indicators_of(cls, kind: str) -> tuple[str, ...]:
+        """What a claim of this kind rests on; see `indicators`."""
+        own = cls.indicator_by_kind.get(kind)
+        return cls.indicators if own is None else (own,)
 
     def snapshot(self) -> bytes:
         """The state as data (msgpack), never code."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -42,6 +43,8 @@ class Hesitation(SeveralRates):
     title = "Hesitation"
     state_version = 3
     alert = AlertOn()
+    indicators = ("signal", "hesitant")
+    indicator_by_kind: ClassVar[Mapping[str, str]] = {"micro_signals": "signal", "model": "hesitant"}
     Params = HesitationParams
     rates: ClassVar[dict[str, type[RateDetector]]] = {
         "micro_signals": SignalRate, "model": ModelRate, "novelty": NoveltyRate,
