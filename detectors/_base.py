@@ -40,6 +40,14 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Since(msgspec.Struct, frozen=True):
+    """What was counted since some moment: trials `n`, hits `k`, and the hits that the baseline expected."""
+
+    n: float
+    k: float
+    expected: float
+
+
 class AlertOn(msgspec.Struct, frozen=True):
     """When a detector pages.
 
@@ -174,6 +182,14 @@ class Detector(ABC, Generic[ObservationT, ParamsT]):
             each one's under `<view>.<name>`, and the plain names for the view that its verdict is about.
         """
         return {}
+
+    def since(self, onset: float, verdict: Verdict) -> Since | None:
+        """What it has seen since about `onset` (event time, seconds) of what a verdict is about; None: not known.
+
+        Pure. Asked of segments beside the one that the verdict is of, so that a change of everyone can be told from a
+        change of who they are.
+        """
+        return None
 
     @classmethod
     def stages(cls, params: ParamsT, journey: Sequence[str]) -> tuple[str, ...]:

@@ -179,6 +179,19 @@ class Mixture:
         first, last = self._interval(start, gain)
         return Change(start.ts, first, last, k, n, expected, gain)
 
+    def mark(self, ts: float) -> Mark:
+        """What had been counted by `ts` (event time, seconds): between the points remembered in proportion."""
+        after = self.state.now
+        for before in reversed(self.state.path):
+            if before.ts <= ts:
+                span_s = after.ts - before.ts
+                part = (ts - before.ts) / span_s if span_s > 0.0 else 0.0
+                return Mark(
+                    ts, *(old + part * (new - old) for old, new in zip(_counts(before), _counts(after), strict=True))
+                )
+            after = before
+        return after
+
     def clear(self) -> None:
         """Zero all evidence and end the alarm."""
         state = self.state
@@ -211,6 +224,10 @@ class Mixture:
             return 0.0
         ratio = self.family.ratio(k, n, expected)
         return max(0.0, k * log(ratio) - n * self.family.normaliser(ratio, expected / n))
+
+
+def _counts(mark: Mark) -> tuple[float, float, float]:
+    return mark.k, mark.n, mark.expected
 
 
 def _thinned(path: list[Mark]) -> list[Mark]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import msgspec
 from pydantic import Field
 
-from detectors._base import OK, WARMING, Bucket, Detector, Verdict
+from detectors._base import OK, WARMING, Bucket, Detector, Since, Verdict
 from detectors._baseline import Side
 from detectors._edetector import Change
 from detectors._intervals import wilson
@@ -101,6 +101,10 @@ class RateDetector(Detector[RateObservation, RateParams]):
         """Take this stream's share of the installation's false-page budget."""
         super().allow(false_pages_per_week)
         self._test.allow(false_pages_per_week)
+
+    def since(self, onset: float, verdict: Verdict) -> Since | None:
+        """Hits and trials since `onset`, and what the baseline expected; not exact, see `Mixture.mark`."""
+        return self._test.since(onset)
 
     def trace(self) -> Mapping[str, float]:
         """The last observation, the baseline and the evidence; see `Detector.trace`."""

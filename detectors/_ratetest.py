@@ -14,7 +14,7 @@ import msgspec
 from pydantic import Field
 from river.base import DriftDetector
 
-from detectors._base import Level, Params
+from detectors._base import Level, Params, Since
 from detectors._baseline import DAY_S, HOUR_S, Side
 from detectors._cycle import FAMILIES, Cycle, CycleState, FamilyName, Fit, clear, sound
 from detectors._edetector import Change, Mark, Mixture, MixtureState
@@ -233,6 +233,13 @@ class ChangeTest(DriftDetector):  # type: ignore[misc]  # river is untyped to my
     def change(self) -> Change:
         """Onset and size of what is suspected."""
         return self.evidence.change()
+
+    def since(self, ts: float) -> Since | None:
+        """What was counted since event time `ts`, seconds; of the remote past only some points are remembered."""
+        if not self.state.ready:
+            return None
+        then, now = self.evidence.mark(ts), self.state.evidence.now
+        return Since(now.n - then.n, now.k - then.k, now.expected - then.expected)
 
     def before(self) -> tuple[float, float, float]:
         """Rate that the baseline expects now, with its 95 % interval."""

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from detectors._base import OK, WARMING, Bucket, Detector, Verdict
+from detectors._base import OK, WARMING, Bucket, Detector, Since, Verdict
 from detectors._baseline import DAY_S
 from detectors._rate import RateDetector, RateObservation, RateParams
 from detectors._ratetest import ChangeState
@@ -122,6 +122,11 @@ class SeveralRates(Detector[SeveralObservation, RateParams]):
         super().allow(false_pages_per_week)
         for rate in self._rates:
             rate.allow(false_pages_per_week / len(self._rates))
+
+    def since(self, onset: float, verdict: Verdict) -> Since | None:
+        """That of the rate which the verdict is about."""
+        told = [i for i, kind in enumerate(self._kinds) if verdict.kind == kind or f"seen_{kind}" in verdict.evidence]
+        return self._rates[told[0]].since(onset, verdict) if told else None
 
     def trace(self) -> Mapping[str, float]:
         """Every rate's, under `<kind>.<name>`; the plain names are those of the rate that the verdict is about."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from hashlib import blake2b
 from math import isfinite
 from typing import Final, Literal
 
@@ -14,6 +15,7 @@ import msgspec
 
 from detectors._base import Verdict
 from detectors._stages import LEADS
+from streams.validation import StateChange
 
 LEAST: Final = 5
 """People of whom numbers are shown at least; what is said of fewer could be said of one."""
@@ -80,7 +82,7 @@ def public(finding: Finding) -> Finding:
     """A finding as others may see it: without numbers where it rests on so few people; its counts are 0 then."""
     if not is_small(finding):
         return finding
-    kept = {name: value for name, value in finding.evidence.items() if name == HELD}
+    kept = {name: value for name, value in finding.evidence.items() if name in CONTEXT}
     said = f"{finding.detector}: fewer than {LEAST} people, not shown."
     return msgspec.structs.replace(
         finding, before=0.0, after=0.0, n_before=0, n_after=0, evidence=kept, summary=said
@@ -89,6 +91,18 @@ def public(finding: Finding) -> Finding:
 
 HELD: Final = "held_back"
 """In the evidence of a finding that may come from broken tracking: nobody is told of it while that lasts."""
+
+
+UNPROVEN: Final = "unproven"
+"""In the evidence of a finding whose indicator is not proven to predict an outcome: it is shown, and wakes nobody."""
+MIXED: Final = "mix_shift"
+"""In the evidence of a finding about everyone while within each value of a label all is as before."""
+CONTEXT: Final = (HELD, UNPROVEN, MIXED)
+
+
+def is_context(finding: Finding) -> bool:
+    """Whether nobody is to be woken by it, however large it is."""
+    return any(name in finding.evidence for name in CONTEXT)
 
 
 def is_held(finding: Finding) -> bool:
@@ -131,6 +145,30 @@ def summarise(title: str, verdict: Verdict, segment: Mapping[str, str], unit: st
         f"{title}{kind} {where}: {_amount(verdict.before, unit)} before, {_amount(verdict.after, unit)}"
         f" since {since} UTC, {verdict.direction}, on {verdict.n_after} observations."
     )
+
+
+VALIDATION: Final = "outcome_validation"
+"""The name under which it is told that an indicator became proven, or lost that; no detector is called so."""
+
+
+def of_change(change: StateChange, owner: str) -> Finding:
+    """A change of what is proven, as a finding: it is over as soon as it is told, and wakes nobody."""
+    at, numbers = iso(change.ts), change.numbers
+    name = blake2b(msgspec.json.encode((VALIDATION, change.indicator, change.outcome, change.stage, change.family, at,
+                                        change.after)), digest_size=10).hexdigest()  # fmt: skip
+    evidence = {
+        "gain_nats": numbers.gain, "log_odds": numbers.log_odds, "auc": numbers.auc,
+        "outcomes": float(numbers.outcomes), "indicated": float(numbers.indicated),
+        "calibration_error": numbers.calibration_error,
+    }  # fmt: skip
+    return Finding(
+        id=name, detector=VALIDATION, kind=f"{change.indicator}_{change.outcome}_{change.after}",
+        segment={"stage": change.stage, "family": change.family},
+        direction="better" if change.after == "proven" else "worse", level="warn", onset=at, detected_at=at,
+        before=numbers.foretold, after=numbers.observed, unit="ratio", n_before=numbers.outcomes,
+        n_after=numbers.indicated, score=0.0, owner=owner, summary=change.summary,
+        evidence={key: round(value, 6) for key, value in evidence.items()}, resolved_at=at,
+    )  # fmt: skip
 
 
 def iso(seconds: float) -> str:

@@ -15,7 +15,8 @@ import msgspec
 
 from detectors._base import Detector, Verdict
 from streams.budget import PageLog
-from streams.findings import HELD, Finding, is_held, iso, plain, summarise
+from streams.context import Context
+from streams.findings import HELD, MIXED, UNPROVEN, Finding, is_context, is_held, iso, plain, summarise
 from streams.frames import Segment
 from streams.holds import SLACK_S, Hold, Holds, say
 from streams.roots import ECHO_S, Heard, Open, decide, is_echo, overlap
@@ -61,6 +62,7 @@ class Judge:
         detectors: name → class, for units and titles.
         streams: gives the number of watched streams of a detector at a stage.
         holds: what findings wait for while tracking is broken, and all rows of tracking; None for nothing.
+        context: says which findings are context only; None: none is.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class Judge:
         detectors: Mapping[str, type[Detector[Any, Any]]],
         streams: Callable[[str, str], int],
         holds: tuple[Holds, Collection[Segment]] | None = None,
+        context: Context | None = None,
     ) -> None:
         self._settings = settings
         self._detectors = detectors
         self._streams = streams
         self._holds, self._rows = holds or (Holds(()), ())
+        self._context = context
         self._touched: set[Family] = set()
         self._calmed: dict[Where, tuple[Family, bool]] = {}
         self.state = JudgeState()
@@ -229,10 +233,11 @@ class Judge:
         moved = since is not None
         self._roots[family][segment] = Open(name, now, now if since is None else since, now if moved else 0.0)
         self._state.begun[family[0]] = self._state.begun.get(family[0], 0) + 1
-        if not moved and self._held(family, segment) is None:
-            self._state.pages.note(family[0], now, begun=1)
         told = self._state.findings.get(name)  # the same claim as before, once more
-        return self._keep(self._describe(family, segment, name, onset, told.detected_at if told else iso(now)))
+        finding = self._describe(family, segment, name, onset, told.detected_at if told else iso(now))
+        if not moved and not is_context(finding):
+            self._state.pages.note(family[0], now, begun=1)
+        return self._keep(finding)
 
     def _refresh(self, family: Family, segment: Segment, now: float) -> list[Finding]:
         known = self._roots[family][segment]
@@ -241,6 +246,7 @@ class Judge:
             return []
         held = self._held(family, segment) is not None
         same = self._level(family, segment) == before.level and held == is_held(before)
+        same = same and (self._unproven(family) is not None) == (UNPROVEN in before.evidence)
         if same and now - known.sent < REFRESH_S:
             return []
         known.sent = now
@@ -316,19 +322,39 @@ class Judge:
         explained = self._explained(family, segment)
         evidence = {**verdict.evidence, **({"explained_segments": float(explained)} if explained else {})}
         held = self._held(family, segment)
+        said = [summarise(cls.title, verdict, labels, cls.unit, onset)]
         if held is not None:
             evidence |= {HELD: 1.0, "tracking_broken_since": held[1].onset}
-        summary = summarise(cls.title, verdict, labels, cls.unit, onset)
+            said.append(say(*held))
+        for name_, why in self._only_context(family, segment, verdict):
+            evidence[name_] = 1.0
+            said.append(why)
         return Finding(
             id=name, detector=detector, kind=kind, segment=labels, direction=verdict.direction,
             level=self._level(family, segment), onset=onset, detected_at=detected_at,
             before=round(verdict.before, 6), after=round(verdict.after, 6), unit=cls.unit, n_before=verdict.n_before,
             n_after=verdict.n_after, score=round(verdict.score, 4), owner=self._owner(detector, stage),
-            summary=summary if held is None else f"{summary} {say(*held)}",
+            summary=" ".join(said),
             evidence={key: round(value, 6) for key, value in evidence.items()},
             onset_from=None if verdict.onset_from is None else iso(verdict.onset_from),
             onset_to=None if verdict.onset_to is None else iso(verdict.onset_to),
         )  # fmt: skip
+
+    def _unproven(self, family: Family) -> str | None:
+        detector, stage, kind, _ = family
+        return self._context.unproven(detector, stage, kind) if self._context else None
+
+    def _only_context(self, family: Family, segment: Segment, verdict: Verdict) -> list[tuple[str, str]]:
+        """Why a finding wakes nobody: name in the evidence, and a sentence."""
+        found, state = [], self._unproven(family)
+        if state is not None:
+            lost = "no longer" if state == "lost" else "not yet"
+            found.append((UNPROVEN, f"Context only: it is {lost} proven to predict what people do next here."))
+        label = self._context.mixed(*family[:2], segment, verdict) if self._context else None
+        if label is not None:
+            why = f"who comes has changed, by {label}, not what they do: within each {label} all is as before"
+            found.append((MIXED, f"Context only: {why}."))
+        return found
 
     def _owner(self, detector: str, stage: str) -> str:
         owners = self._settings.owners

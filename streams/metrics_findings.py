@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from detectors._base import AlertOn, Detector
-from streams.findings import Finding, is_held, is_small
+from streams.findings import Finding, is_context, is_small
 from streams.frames import Segment
 from streams.watch import Watcher
 
@@ -87,16 +87,18 @@ def families(
 def severity_of(finding: Finding, alert: AlertOn) -> Severity:
     """How urgent a finding is, from what its detector asks for, from confidence and from effect.
 
-    A change for the better is none. A detector that asks for tickets gets tickets. Otherwise a finding pages when it
-    is sure and not tiny: its level has reached the one its detector pages from (the thresholds of levels follow from
-    the budget of false pages, so the level is the confidence), and its effect is at least `TINY_EFFECT` for shares, or
-    `TINY_CHANGE` of what was before for all else. What is less sure or tiny is a ticket, until it grows.
+    A change for the better is none, and so is what is only context: tracking behind it is broken, its indicator is not
+    proven to predict anything here, or only the mix of people has changed. A detector that asks for tickets gets
+    tickets. Otherwise a finding pages when it is sure and not tiny: its level has reached the one its detector pages
+    from (the thresholds of levels follow from the budget of false pages, so the level is the confidence), and its
+    effect is at least `TINY_EFFECT` for shares, or `TINY_CHANGE` of what was before for all else. What is less sure or
+    tiny is a ticket, until it grows.
 
     Args:
         finding: it.
         alert: when its detector pages.
     """
-    if finding.direction != "worse" or is_held(finding):
+    if finding.direction != "worse" or is_context(finding):
         return "none"
     sure = finding.level == "alert" or alert.level == "warn"
     return alert.severity if sure and not _is_tiny(finding) else "ticket"

@@ -179,7 +179,7 @@ class WatchUnit(_Unit[Counts, Watcher]):
 
     def standing(self) -> list[Record]:
         """The open and recent findings."""
-        return [finding_record(finding, self._topics.findings) for finding in self.stage.findings]
+        return [finding_record(one, self._topics.findings) for one in (*self.stage.findings, *self.stage.changes)]
 
 
 def split(counts: Counts, partitions: int) -> list[tuple[int, Counts]]:

@@ -19,15 +19,19 @@ from detectors._stages import JOURNEY, TRACKING
 from streams.budget import PageLog, capacity, pair_shares
 from streams.checkpoints import pack, unpack
 from streams.combine import merge
+from streams.context import Context
 from streams.errors import ConfigError, DetectorFailed
-from streams.findings import Finding
+from streams.findings import Finding, of_change
 from streams.frames import NEVER, UNREADABLE, Counts, Segment, company_partition, partition_of
 from streams.holds import Hold, Holds
 from streams.judge import Judge, JudgeState, Where
 from streams.settings import Settings
 from streams.tracking_rows import rows_of
+from streams.validation import Validator, ValidatorState
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
+CHANGES: Final = 200
+"""Changes of what is proven that are kept."""
 TRACKING_DETECTOR: Final = "data_trust"
 """What judges tracking. Every counts partition asks it, so that each knows what to hold back; one tells of it."""
 log = logging.getLogger(__name__)
@@ -67,6 +71,8 @@ class State(msgspec.Struct, array_like=True):
         resets: detector → states started afresh, because parameters or version changed.
         shadows: detector states of tracking where another partition tells of it; filled for a snapshot.
         holds: what trust findings wait for; filled for a snapshot.
+        validation: which indicators are proven; filled for a snapshot.
+        changes: the latest changes of that, oldest first.
     """
 
     watermarks: dict[int, float] = {}
@@ -82,6 +88,8 @@ class State(msgspec.Struct, array_like=True):
     resets: dict[str, int] = {}
     shadows: list[Stream] = []
     holds: list[tuple[Segment, Hold]] = []
+    validation: ValidatorState = msgspec.field(default_factory=ValidatorState)
+    changes: list[Finding] = []
 
 
 class Detectors:
@@ -150,8 +158,14 @@ class Watcher:
             settings.false_pages_per_week, detectors.classes, detectors.params, detectors.journey
         )
         self._pending: dict[float, dict[Key, dict[str, int]]] = {}
+        self.validator = Validator(detectors.journey, settings.leads.score_bins)
+        context = Context(detectors.classes, lambda: self._instances, self.validator)
         self._judge = Judge(
-            settings, detectors.classes, lambda *pair: len(self._pairs.get(pair, ())), (self._holds, self._rows)
+            settings,
+            detectors.classes,
+            lambda *pair: len(self._pairs.get(pair, ())),
+            (self._holds, self._rows),
+            context,
         )
         self.verdicts: dict[Where, Verdict] = {}
         self.rates: dict[Key, dict[str, int]] = {}
@@ -170,6 +184,11 @@ class Watcher:
     def findings(self) -> list[Finding]:
         """Open and recent findings, oldest first."""
         return list(self._judge.findings.values())
+
+    @property
+    def changes(self) -> list[Finding]:
+        """The latest changes of what is proven, oldest first; told by the partition that sees the whole company."""
+        return list(self.state.changes)
 
     @property
     def begun(self) -> dict[str, int]:
@@ -192,7 +211,10 @@ class Watcher:
         return given
 
     def apply(self, counts: Counts) -> list[Finding]:
-        """Take up counts of one events partition; returns the findings that began, changed or ended."""
+        """Take up counts of one events partition; returns the findings that began, changed or ended.
+
+        Among them, once and over at once, is what became proven, or is no longer.
+        """
         state = self.state
         if counts.offset <= state.applied.get(counts.partition, -1):
             return []
@@ -215,9 +237,27 @@ class Watcher:
                 if key[0] != TRACKING and (key[0] != JOURNEY or self._sees_company):
                     self._observe(Bucket(ts, width_s, key[0], counts), key)
             self._holds.move_on(ts + width_s)
+            changed += self._validate(ts + width_s, cells)
             changed += self._judge.settle(ts + width_s)
         state.judged_until = max(state.judged_until, until)
         return changed
+
+    def _validate(self, now: float, cells: Mapping[Key, Mapping[str, int]]) -> list[Finding]:
+        """Set indicators against outcomes; what has changed.
+
+        Every partition does that for the journey, so that each knows what may page; the one that sees the whole company
+        tells of it.
+        """
+        width_s = self._settings.time.bucket_s
+        for (stage, segment), counts in sorted(cells.items()):
+            self.validator.observe(now - width_s, stage, segment, counts)
+        self.validator.settle(now)
+        if not self._sees_company:
+            return []
+        told = [of_change(change, self._settings.owners.default) for change in self.validator.changes]
+        if told:
+            self.state.changes = [*self.state.changes, *told][-CHANGES:]
+        return told
 
     def _track(self, ts: float, cells: dict[Segment, dict[str, int]]) -> None:
         """Judge tracking first: what it says decides which of the other findings have to wait."""
@@ -322,13 +362,14 @@ class Watcher:
         findings = [judge.findings[name] for name in sorted(judge.findings)]
         return msgspec.json.encode(
             (state.streams, findings, judge.open, judge.heard, judge.ended, sorted(state.pending.items()),
-             sorted(state.errors.items()), state.shadows, state.holds)
+             sorted(state.errors.items()), state.shadows, state.holds, state.validation, state.changes)
         )  # fmt: skip
 
     def _gather(self) -> None:
         state = self.state
         state.streams = [Stream(*key, self._instances[key].snapshot()) for key in sorted(self._instances)]
         state.shadows = [Stream(*key, self._shadows[key].snapshot()) for key in sorted(self._shadows)]
+        state.validation = self.validator.snapshot()
         state.holds = sorted(self._holds.rows.items(), key=lambda entry: entry[0])
         state.pending = {
             ts: [(key, dict(sorted(counts.items()))) for key, counts in sorted(cells.items())]
@@ -342,6 +383,7 @@ class Watcher:
         self._pending = {ts: dict(cells) for ts, cells in state.pending.items()}
         self._instances, self._shadows, self._pairs = {}, {}, {}
         self._holds.rows = dict(state.holds)
+        self.validator.restore(state.validation)
         self._rows.clear()
         for stream in (*state.streams, *state.shadows):
             cls = self._detectors.classes.get(stream.detector)
