@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from confluent_kafka import KafkaException
 from confluent_kafka import Producer as FastProducer
 from kafka.admin import KafkaAdminClient, NewPartitions, NewTopic
@@ -30,7 +31,7 @@ from streams.stage import Record
 from streams.units import Plan
 from tests.conftest import KafkaUnderTest
 from tests.integration.live import LiveLine
-from tests.kit import native
+from tests.kit import T0, native
 
 pytestmark = pytest.mark.integration
 CODECS = ("gzip", "snappy", "lz4", "zstd")
@@ -262,6 +263,47 @@ def test_what_was_fetched_before_a_rebalance_is_left_to_come_again(line: LiveLin
         door.open_source(f"{where.topic}/{where.partition}")
         ingest._quiet_since[where] = 0.0
     assert asyncio.run(ingest._fetch(Rebalancing(), door)) == {after: ["of 1"]}
+
+
+def test_a_commit_of_the_past_that_comes_in_between_is_read_from_once_more(
+    line: LiveLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a worker that was frozen: its client commits once more what it had begun to, under the new generation."""
+    settings = line.settings
+    put(settings, line.raw, good(400))
+
+    async def first() -> None:
+        async with running(settings) as ingest:
+            await until(lambda: accepted(ingest) >= 400)
+            await asyncio.sleep(ingest_service.COMMIT_EVERY_S * 1.5)
+
+    asyncio.run(first())
+    whole = committed(settings, line.raw)
+    assert sum(whole.values()) == 400
+    original = Ingest._clocks
+    stale = {partition: offset // 3 for partition, offset in whole.items() if offset >= 3}
+
+    async def late(self: Ingest, partitions: list[TopicPartition]) -> Any:
+        assert self._consumer is not None
+        for where in partitions:
+            if where.partition in stale:
+                await self._consumer.position(where)  # it has asked where to read on before the commit comes
+        behind = {where: OffsetAndMetadata(stale[where.partition], repr(T0)) for where in partitions
+                  if where.topic == line.raw and where.partition in stale}  # fmt: skip
+        await self._consumer.commit(behind)
+        return await original(self, partitions)
+
+    monkeypatch.setattr(Ingest, "_clocks", late)
+
+    async def second() -> None:
+        async with running(settings) as ingest:
+            await until(lambda: accepted(ingest) >= 400 - sum(stale.values()))
+            await asyncio.sleep(ingest_service.COMMIT_EVERY_S * 1.5)
+        assert committed(settings, line.raw) == whole
+        totals = await sessionized(settings)
+        assert (totals.applied, totals.late) == (400, 0)
+
+    asyncio.run(second())
 
 
 async def sessionized(settings: Settings) -> Totals:
