@@ -78,9 +78,9 @@ class Scenario(msgspec.Struct, frozen=True):
 
     @property
     def onset_day(self) -> float:
-        """When the first of it begins; the end of the run where nothing does."""
+        """When the first of it begins; 0 where nothing does."""
         days = [erosion.onset_day for erosion in self.erosions]
-        return min([*days, self.breakage_day] if self.breakage else days, default=self.days)
+        return min([*days, self.breakage_day] if self.breakage else days, default=0.0)
 
     def events(self, seed: int) -> Iterator[Event]:
         """The events in time order, before anything happens to them on their way."""

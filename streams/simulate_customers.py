@@ -1,7 +1,7 @@
 """Simulated customers: orders with a promise, deliveries that keep it or not, cases, surveys, and whether they stay.
 
-What a customer got decides what he says and whether he renews. Each draws from a seed of his own, and always the same
-number of draws an order, so an erosion leaves all others as they are.
+What a customer got decides what he says and whether he renews. Each draws from a seed of his own, so an erosion
+leaves all others as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from detectors._stages import CUSTOMERS
 from streams.events import Event, Value
-from streams.simulate_kinds import DAY_S, Burst, Erosion, busy_with, poisson, side_by_side, weighted
+from streams.simulate_kinds import DAY_S, Burst, Erosion, at_day, busy_with, poisson, side_by_side, weighted
 
 WEIGHTS: Final[dict[str, dict[str, float]]] = {
     "channel": {"shop": 0.6, "partner": 0.25, "phone": 0.15},
@@ -92,7 +92,7 @@ class _Customer:
         self.segment = {label: weighted(rng, values) for label, values in WEIGHTS.items()}
         self.erosions = [erosion for erosion in world.erosions if erosion.concerns(self.segment)]
         self.order = begin
-        self.review = round(begin + rng.uniform(1.0, REVIEW_DAYS) * DAY_S, 3)
+        self.review = round(at_day(rng, begin, rng.uniform(1.0, REVIEW_DAYS)), 3)
         self.bad: list[tuple[float, str]] = []
         self.events: list[Event] = []
         self.told = 0
@@ -119,10 +119,12 @@ class _Customer:
     def _buy(self) -> float:
         """An order; when it was delivered."""
         rng, placed = self.rng, self.order
-        promised = round(placed + rng.uniform(3.0, 5.0) * DAY_S, 3)
+        # A promise is for the end of a day. What follows happens by day, as orders do: night is quiet for all of it.
+        promised = round((placed // DAY_S + rng.randrange(4, 6)) * DAY_S - rng.uniform(1.0, 3600.0), 3)
         late = rng.random() < LATE * self._size("value_late", promised)
-        early_s, delay_s = rng.uniform(0.05, 1.5) * DAY_S, 1.2 * DAY_S * math.exp(rng.gauss(0.0, 0.5))
-        delivered = promised + delay_s if late else promised - early_s
+        days = 1 + rng.expovariate(0.8) if late else -float(rng.random() < 0.4)
+        delivered = at_day(rng, promised, days)
+        delivered = delivered if late else min(delivered, promised - 60.0)
         correct = rng.random() >= WRONG * self._size("value_wrong", delivered)
         self._emit("order_placed", placed, promised_at=promised, value=round(60 * math.exp(rng.gauss(0.0, 0.6)), 2))
         self._emit("order_delivered", delivered, promised_at=promised, correct=correct)
@@ -136,21 +138,22 @@ class _Customer:
         """Whether a case came of it that was not solved in time."""
         rng = self.rng
         asks, fails, never = (rng.random() for _ in range(3))
-        opened = delivered + rng.uniform(0.1, 1.0) * DAY_S
-        quick, slow = min(0.8 * math.exp(rng.gauss(0.0, 0.5)), 2.9), 4.0 + rng.expovariate(0.5)
+        opened = at_day(rng, delivered, 1)
+        # Within three days of the opening, hours included, or on the fifth at the earliest.
+        quick, slow = (at_day(rng, opened, days) for days in (rng.randrange(1, 3), 5 + rng.expovariate(0.5)))
         if asks >= 0.12 + 0.35 * late + 0.5 * (not correct):
             return False
         unsolved = fails < UNSOLVED * self._size("value_unsolved", opened)
         self._emit("case_opened", opened)
         if not unsolved or never < 0.6:
-            self._emit("case_solved", opened + (slow if unsolved else quick) * DAY_S)
+            self._emit("case_solved", slow if unsolved else quick)
         return unsolved
 
     def _survey(self, delivered: float, wrong: int) -> None:
         """What the customer says of it, if asked."""
         rng = self.rng
         asked, kind = rng.random() < SURVEYED, weighted(rng, SURVEYS)
-        time, mood = delivered + rng.uniform(1.0, 2.5) * DAY_S, rng.gauss(0.0, 1.0)
+        time, mood = at_day(rng, delivered, rng.randrange(1, 3)), rng.gauss(0.0, 1.0)
         if not asked:
             return
         scale = SCALES[kind]

@@ -77,6 +77,15 @@ def busy(time: float, shift_h: float = 0.0, weekend: float = 0.8125) -> float:
     return (1 + 0.8 * math.cos((hour - shift_h - 15) * math.pi / 12)) * (1.075 if weekday < 5 else weekend)
 
 
+def at_day(rng: random.Random, time: float, days: float = 0.0) -> float:
+    """A moment so many whole days later, at an hour of the day at which things happen: most in the afternoon."""
+    midnight = (time // DAY_S + int(days)) * DAY_S
+    while True:
+        moment = midnight + rng.random() * DAY_S
+        if rng.random() * PEAK < busy(moment):
+            return moment
+
+
 def busy_with(erosions: Sequence[Erosion], start: float) -> tuple[Busy, float]:
     """How busy it is with seasons, holidays and another rhythm, and the most that it can be.
 
