@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 import yaml
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.table import Table
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from streams.backtest import Report
     from streams.events import Event
     from streams.recorded import RecordedFile
+    from streams.simulate import Truth
     from streams.watch import Observer
 
 # Commands import what they need when they run: `trustwatch --help` should not load Faust and River.
@@ -193,9 +195,22 @@ def backtest(
     return 0
 
 
+def _list_scenarios(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from streams.scenarios import SCENARIOS
+
+    for name, scenario in SCENARIOS.items():
+        click.echo(f"{name:<20} {', '.join(scenario.expected) or '-':<36} {scenario.about}")
+    context.exit()
+
+
 @cli.command()
 @click.option("--out", "out_file", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="events, native JSON Lines (.gz packs them); the truth goes beside it")  # fmt: skip
+@click.option("--scenario", help="a scenario with its own length, volumes and erosions; see --list-scenarios")
+@click.option("--list-scenarios", is_flag=True, is_eager=True, expose_value=False, callback=_list_scenarios,
+              help="scenarios: name, who should find it, what happens")  # fmt: skip
 @click.option("--erosion", "specs", multiple=True, metavar="SPEC", help="KIND[:label=value,…]@DAY[xSIZE]; repeatable")
 @click.option(
     "--days", default=14.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="days to simulate"
@@ -203,22 +218,40 @@ def backtest(
 @click.option("--seed", default=1, show_default=True, help="same seed, same events")
 @click.option("--sessions", default=500, show_default=True, type=click.IntRange(min=1), help="web sessions a day")
 @click.option("--leads", default=160, show_default=True, type=click.IntRange(min=0), help="leads a day")
-def simulate(out_file: Path, specs: tuple[str, ...], days: float, seed: int, sessions: int, leads: int) -> int:
-    """Write journeys and leads with known erosion, and the ground truth beside them."""
+@click.option("--mails", default=0, show_default=True, type=click.IntRange(min=0), help="mails a day")
+@click.option("--orders", default=0, show_default=True, type=click.IntRange(min=0), help="orders a day")
+@click.pass_context
+def simulate(context: click.Context, out_file: Path, scenario: str | None, specs: tuple[str, ...], days: float,
+             seed: int, sessions: int, leads: int, mails: int, orders: int) -> int:  # fmt: skip
+    """Write journeys, leads, mails and orders with known erosion, and the ground truth beside them."""
     from streams.simulate import parse_erosion, write
     from streams.simulate import simulate as events_of
 
+    if scenario is not None:
+        return _simulate_scenario(context, scenario, out_file, seed)
     erosions = [parse_erosion(spec) for spec in specs]
-    events = events_of(days, seed, erosions, sessions_per_day=sessions, leads_per_day=leads)
+    events = events_of(days, seed, erosions, sessions, leads, mails_per_day=mails, orders_per_day=orders)
     columns = (TextColumn("simulate"), BarColumn(), TextColumn("day {task.completed:.0f} of {task.total:.0f}"))
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("simulate", total=days)
         tracked = _by_day(events, lambda done: progress.update(task, completed=done))
         truth = write(tracked, out_file, days=days, seed=seed, erosions=erosions)
-    err.print(
-        f"{truth.events:,} events, {truth.persons:,} people, {len(truth.erosions)} erosions: {out_file}",
-        highlight=False,
-    )
+    return _tell_simulated(truth, out_file)
+
+
+def _simulate_scenario(context: click.Context, name: str, out_file: Path, seed: int) -> int:
+    from streams.scenarios import write_scenario
+
+    own = ("specs", "days", "sessions", "leads", "mails", "orders")
+    if given := [each for each in own if context.get_parameter_source(each) is ParameterSource.COMMANDLINE]:
+        option = "erosion" if given[0] == "specs" else given[0]
+        raise UsageError(f"--{option}: a scenario has its own; leave out --{option} or --scenario")
+    return _tell_simulated(write_scenario(name, out_file, seed), out_file)
+
+
+def _tell_simulated(truth: Truth, out_file: Path) -> int:
+    about = f"{truth.events:,} events, {truth.persons:,} people, {len(truth.erosions)} erosions: {out_file}"
+    err.print(about, highlight=False)
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import math
 import random
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,13 @@ from typing import IO, Any, Final, cast
 
 import msgspec
 
-from streams import simulate_leads, simulate_web
+from detectors._stages import JOURNEY, LEADS
+from streams import simulate_contacts, simulate_customers, simulate_leads, simulate_web
 from streams.errors import UsageError
 from streams.events import CRM_TYPES, Event
-from streams.simulate_web import DAY_S, Burst, Erosion, Kind
+from streams.simulate_kinds import DAY_S, Burst, Erosion, busy_with, poisson
+from streams.simulate_spec import KINDS, SYNTAX, parse_erosion
+from streams.simulate_web import Crowd
 
 __all__ = [
     "START", "SYNTAX", "Erosion", "Tally", "TrueErosion", "Truth", "make_sample", "parse_erosion", "simulate", "write",
@@ -34,7 +36,6 @@ __all__ = [
 START: Final = "2025-09-01T00:00:00Z"
 """A Monday, so that weeks are whole; in the past, so that no door takes the events for ones from the future."""
 MAX_DAYS: Final = 3660
-SYNTAX: Final = "KIND[:label=value,...]@DAY[xSIZE], e.g. early_dropoff:stage=evaluate,channel=paid@14x0.7"
 SAMPLE_DAYS: Final = 21
 SAMPLE_SEED: Final = 21
 SAMPLE_SESSIONS_PER_DAY: Final = 310.0
@@ -45,37 +46,14 @@ SAMPLE_EROSIONS: Final = (
     "lead_score_drift:source=webinar@10.5x18",
 )
 
-_SPEC: Final = re.compile(r"(?P<kind>\w+)(?::(?P<labels>[^@]+))?@(?P<day>\d+(?:\.\d+)?)(?:x(?P<size>\d+(?:\.\d+)?))?")
-
-
-class _KindModel(msgspec.Struct, frozen=True):
-    """What a kind means when its specification says no more, and which sizes make sense."""
-
-    detector: str
-    stages: tuple[str, ...]
-    default_stage: str
-    default_size: float
-    least: float
-    most: float
-
-
-_LEADS: Final = (simulate_leads.STAGE,)
-_STEPS: Final = simulate_web.STAGES[:-1]  # nobody advances from the last one
-_KINDS: Final[dict[Kind, _KindModel]] = {
-    "hesitation": _KindModel("hesitation", _STEPS, "decide", 3.0, 1.05, 6.0),
-    "early_dropoff": _KindModel("early_dropoff", _STEPS, "evaluate", 0.67, 0.05, 0.95),
-    "lead_score_drift": _KindModel("lead_score_drift", _LEADS, _LEADS[0], 15.0, 1.0, 60.0),
-    "score_inflation": _KindModel("lead_score_drift", _LEADS, _LEADS[0], 1.3, 1.02, 3.0),
-}
-
 
 class TrueErosion(msgspec.Struct, frozen=True):
     """One erosion as a finding should report it.
 
     Attributes:
-        detector: name of the detector that is expected to find it.
+        detector: name of the detector that is expected to find it; empty for a confounder.
         kind: kind of the erosion.
-        stage: journey stage, or "leads".
+        stage: journey stage, "journey" (all of them), "leads", "contacts", "customers" or "everywhere".
         segment: label → value that was hit.
         onset: ISO 8601, UTC.
         size: see `Erosion.size`.
@@ -89,7 +67,7 @@ class TrueErosion(msgspec.Struct, frozen=True):
     size: float
 
 
-class Truth(msgspec.Struct, frozen=True):
+class Truth(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a simulated file; stored beside it.
 
     Attributes:
@@ -99,7 +77,10 @@ class Truth(msgspec.Struct, frozen=True):
         end: ISO 8601, UTC, exclusive.
         events: events in the files.
         persons: distinct visitors and leads in them.
-        erosions: what was put in.
+        erosions: losses of trust that were put in.
+        confounders: what was put in and is none; no detector is expected to find it.
+        scenario: name of the scenario, if it is one.
+        breakage: what happened to the events on their way, and since when, if something did.
     """
 
     seed: int
@@ -109,6 +90,9 @@ class Truth(msgspec.Struct, frozen=True):
     events: int
     persons: int
     erosions: tuple[TrueErosion, ...]
+    confounders: tuple[TrueErosion, ...] = ()
+    scenario: str = ""
+    breakage: str = ""
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -119,33 +103,6 @@ class Tally(msgspec.Struct, frozen=True):
     persons: int
 
 
-def parse_erosion(spec: str) -> Erosion:
-    """Read one `--erosion`.
-
-    >>> parse_erosion("early_dropoff:channel=paid@14x0.7")
-    Erosion(kind='early_dropoff', stage='evaluate', segment={'channel': 'paid'}, onset_day=14.0, size=0.7)
-
-    Raises:
-        UsageError: what is wrong with it, and the syntax.
-    """
-    match = _SPEC.fullmatch(spec.strip())
-    if match is None:
-        raise _bad(spec, "not of the form")
-    if match["kind"] not in _KINDS:
-        raise _bad(spec, f"unknown kind {match['kind']!r}, not one of {', '.join(_KINDS)}")
-    kind = cast("Kind", match["kind"])
-    model = _KINDS[kind]
-    segment = _parse_labels(spec, match["labels"])
-    stage = segment.pop("stage", model.default_stage)
-    if stage not in model.stages:
-        raise _bad(spec, f"{kind} has no stage {stage!r}, only {', '.join(model.stages)}")
-    _check_segment(spec, segment, simulate_leads.WEIGHTS if stage in _LEADS else simulate_web.WEIGHTS)
-    size = float(match["size"] or model.default_size)
-    if not model.least <= size <= model.most:
-        raise _bad(spec, f"size of {kind} must be {model.least:g} to {model.most:g}")
-    return Erosion(kind, stage, segment, float(match["day"]), size)
-
-
 def simulate(
     days: float,
     seed: int,
@@ -153,9 +110,11 @@ def simulate(
     sessions_per_day: float = 500.0,
     leads_per_day: float = 160.0,
     *,
+    mails_per_day: float = 0.0,
+    orders_per_day: float = 0.0,
     start: str = START,
 ) -> Iterator[Event]:
-    """Yield the events of some days in time order; memory holds open sessions and leads only.
+    """Yield the events of some days in time order; memory holds open sessions, leads, and those who get mails or order.
 
     The same arguments give the same events in every process. Events of a session share one `segment` dict: copy before
     you change it.
@@ -166,26 +125,30 @@ def simulate(
         erosions: losses to put in.
         sessions_per_day: web sessions on an average day (about 14 events each).
         leads_per_day: new leads on an average day.
+        mails_per_day: mails on an average day; each comes with what people make of it.
+        orders_per_day: orders on an average day; each comes with its delivery, cases and surveys.
         start: ISO 8601 with zone.
 
     Raises:
         UsageError: an argument is out of range, or an erosion begins after the end.
     """
     begin = _epoch(start)
-    if not 0 < days <= MAX_DAYS or seed < 0 or sessions_per_day < 0 or leads_per_day < 0:
+    volumes = (sessions_per_day, leads_per_day, mails_per_day, orders_per_day)
+    if not 0 < days <= MAX_DAYS or seed < 0 or min(volumes) < 0:
         raise UsageError(f"simulate: days must be above 0, at most {MAX_DAYS}; seed and volumes per day 0 or more")
     if late := [erosion for erosion in erosions if erosion.onset_day >= days]:
         raise UsageError(f"simulate: {late[0].kind} begins on day {late[0].onset_day:g}, after the end: raise --days")
     end = begin + days * DAY_S
-    visits = _arrivals(random.Random(f"{seed}-sessions"), begin, end, sessions_per_day)
-    creations = _arrivals(random.Random(f"{seed}-leads"), begin, end, leads_per_day)
-    pool = min(20_000, 50 + int(2 * sessions_per_day))
-    bursts = merge(
-        simulate_web.sessions(visits, seed, erosions, begin, pool),
-        simulate_leads.leads(creations, seed, erosions, begin),
-        key=itemgetter(0),
-    )
-    return _in_order(bursts, end)
+    bursts = [
+        *_visits(seed, erosions, begin, end, sessions_per_day),
+        *_leads(seed, erosions, begin, end, leads_per_day),
+    ]
+    if mails_per_day:
+        bursts.append(simulate_contacts.contacts(mails_per_day, seed, erosions, begin, end))
+    if orders_per_day:
+        bursts.append(simulate_customers.customers(orders_per_day, seed, erosions, begin, end))
+    bursts += [iter([(event.time, [event])]) for event in _announcements(seed, erosions, begin)]
+    return _in_order(merge(*bursts, key=itemgetter(0)), end)
 
 
 def write(
@@ -197,6 +160,8 @@ def write(
     erosions: Sequence[Erosion] = (),
     start: str = START,
     epoch_times: bool = False,
+    scenario: str = "",
+    breakage: str = "",
 ) -> Truth:
     """Store events as native JSON, one a line, and the truth beside as `<out>.truth.json`.
 
@@ -208,6 +173,8 @@ def write(
         erosions: what was put in.
         start: ISO 8601 with zone.
         epoch_times: write times as epoch seconds instead of ISO 8601.
+        scenario: name of the scenario, for the truth; so is the next one.
+        breakage: what happened to the events on their way.
 
     Raises:
         UsageError: the file cannot be written.
@@ -218,7 +185,8 @@ def write(
             file.write(msgspec.json.encode(_native(event, epoch_times)) + b"\n")
             persons.add(event.person)
             count += 1
-    truth = _truth(days, seed, erosions, start, events=count, persons=len(persons))
+    truth = _truth(days, seed, erosions, start, events=count, persons=len(persons), scenario=scenario,
+                   breakage=breakage)  # fmt: skip
     _write_truth(truth, out.with_name(out.name + ".truth.json"))
     return truth
 
@@ -262,6 +230,54 @@ def make_sample(folder: Path) -> Truth:
     return truth
 
 
+BURST_DAYS: Final = 2.0
+LITTLE: Final = 0.35
+"""Factor on the advance probability of people of a campaign burst."""
+ANNOUNCED: Final = {"price_change": ("deployed", "prices"), "relaunch": ("definition_changed", "score-model")}
+"""Kind → the event that announces it, and what it is about."""
+
+
+def _visits(seed: int, erosions: Sequence[Erosion], begin: float, end: float, per_day: float) -> list[Iterator[Burst]]:
+    """Sessions of all, and of those who come beside them: a vain crowd, a campaign, machines."""
+    when, pool = busy_with(erosions, begin), min(20_000, 50 + int(2 * per_day))
+    visits = poisson(random.Random(f"{seed}-sessions"), begin, end, per_day, when)
+    streams = [simulate_web.sessions(visits, seed, erosions, begin, pool)]
+    for number, erosion in enumerate(erosions):
+        onset, more, until = begin + erosion.onset_day * DAY_S, erosion.size, end
+        if erosion.stage != JOURNEY or erosion.kind not in ("vanity", "campaign_burst", "bots"):
+            continue
+        crowd = Crowd(f"{erosion.kind[0]}{number}-", erosion.segment, 0.0, erosion.kind == "bots")
+        if erosion.kind == "vanity":
+            more -= 1.0
+        elif erosion.kind == "campaign_burst":
+            until = min(end, onset + BURST_DAYS * DAY_S)
+            crowd = msgspec.structs.replace(crowd, labels={"channel": "social"}, factor=LITTLE)
+        visits = poisson(random.Random(f"{seed}-{crowd.name}"), onset, until, per_day * more, when)
+        streams.append(simulate_web.sessions(visits, seed, erosions, begin, pool, crowd))
+    return streams
+
+
+def _leads(seed: int, erosions: Sequence[Erosion], begin: float, end: float, per_day: float) -> list[Iterator[Burst]]:
+    """Leads, and those who never wanted anything beside them."""
+    when = busy_with(erosions, begin)
+    created = poisson(random.Random(f"{seed}-leads"), begin, end, per_day, when)
+    streams = [simulate_leads.leads(created, seed, erosions, begin)]
+    for erosion in erosions:
+        if (erosion.kind, erosion.stage) == ("vanity", LEADS):
+            onset = begin + erosion.onset_day * DAY_S
+            idle = poisson(random.Random(f"{seed}-idle"), onset, end, per_day * (erosion.size - 1), when)
+            streams.append(simulate_leads.leads(idle, seed, erosions, begin, erosion.segment))
+    return streams
+
+
+def _announcements(seed: int, erosions: Sequence[Erosion], begin: float) -> Iterator[Event]:
+    for number, erosion in enumerate(erosions):
+        if erosion.kind in ANNOUNCED:
+            kind, what = ANNOUNCED[erosion.kind]
+            time = begin + erosion.onset_day * DAY_S
+            yield Event(f"{seed:x}-a{number:x}", kind, time, "release", properties={"what": what})
+
+
 class _Batches:
     """Packs items that happen within some seconds into messages of at most five, in time order."""
 
@@ -291,24 +307,6 @@ class _Batches:
             self._open = []
 
 
-def _arrivals(rng: random.Random, begin: float, end: float, per_day: float) -> Iterator[float]:
-    """Poisson arrivals whose rate follows the hour and the day of the week, by thinning."""
-    peak = 2.0
-    time = begin
-    while per_day > 0:
-        time += rng.expovariate(per_day * peak / DAY_S)
-        if time >= end:
-            return
-        if rng.random() * peak < _busy(time):
-            yield time
-
-
-def _busy(time: float) -> float:
-    """How much is going on, 1 on average: quiet nights, a peak in the afternoon, weekends below working days."""
-    hour, weekday = time / 3600 % 24, (int(time // DAY_S) + 3) % 7  # the epoch was a Thursday
-    return (1 + 0.8 * math.cos((hour - 15) * math.pi / 12)) * (1.075 if weekday < 5 else 0.8125)
-
-
 def _in_order(bursts: Iterable[Burst], end: float) -> Iterator[Event]:
     """Events of overlapping bursts in time order: none can be older than the begin of the burst at hand."""
     waiting: list[tuple[float, str, Event]] = []
@@ -330,14 +328,18 @@ def _native(event: Event, epoch_times: bool) -> dict[str, Any]:
     return fields
 
 
-def _truth(days: float, seed: int, erosions: Sequence[Erosion], start: str, *, events: int, persons: int) -> Truth:
+def _truth(days: float, seed: int, erosions: Sequence[Erosion], start: str, *, events: int, persons: int,
+           scenario: str = "", breakage: str = "") -> Truth:  # fmt: skip
     begin = _epoch(start)
-    eroded = tuple(
-        TrueErosion(_KINDS[erosion.kind].detector, erosion.kind, erosion.stage, erosion.segment,
+    put_in = [
+        TrueErosion(KINDS[erosion.kind].detector, erosion.kind, erosion.stage, erosion.segment,
                     _iso(begin + erosion.onset_day * DAY_S), erosion.size)
         for erosion in erosions
-    )  # fmt: skip
-    return Truth(seed, days, _iso(begin), _iso(begin + days * DAY_S), events, persons, eroded)
+    ]  # fmt: skip
+    eroded = tuple(one for one in put_in if one.detector)
+    confounders = tuple(one for one in put_in if not one.detector)
+    end = _iso(begin + days * DAY_S)
+    return Truth(seed, days, _iso(begin), end, events, persons, eroded, confounders, scenario, breakage)
 
 
 def _write_truth(truth: Truth, path: Path) -> None:
@@ -357,28 +359,6 @@ def _writing(path: Path) -> Iterator[IO[bytes]]:
                 yield cast("IO[bytes]", packed)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _parse_labels(spec: str, text: str | None) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for pair in text.split(",") if text else []:
-        label, equals, value = pair.partition("=")
-        if not (label and equals and value) or label in labels:
-            raise _bad(spec, f"{pair!r} is no label=value, or given twice")
-        labels[label] = value
-    return labels
-
-
-def _check_segment(spec: str, segment: dict[str, str], known: dict[str, dict[str, float]]) -> None:
-    for label, value in segment.items():
-        if label not in known:
-            raise _bad(spec, f"no label {label!r} here, only {', '.join(known)}")
-        if value not in known[label]:
-            raise _bad(spec, f"{label} is never {value!r}, only {', '.join(known[label])}")
-
-
-def _bad(spec: str, problem: str) -> UsageError:
-    return UsageError(f"--erosion {spec!r}: {problem}; the syntax is {SYNTAX}")
 
 
 def _epoch(text: str) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from streams.events import Event, Value
-from streams.simulate_web import DAY_S, Burst, Erosion, weighted
+from streams.simulate_kinds import DAY_S, Burst, Erosion, Mix, weighted
 
 STAGE: Final = "leads"
 HANDOVER_SCORE: Final = 50.0
@@ -24,9 +24,16 @@ MODEL_NOISE: Final = {"v1": 0.8, "v2": 0.5}
 REASONS: Final = ("no_budget", "wrong_contact", "no_need", "duplicate")
 FIRST_ID: Final = 51_000_000_001
 """Lead ids are CRM object ids: numbers beyond 32 bits."""
+IDLE_ID: Final = FIRST_ID + 20_000_000_000
+"""First id of leads of `vanity`, who never wanted anything."""
+NEVER_CALLED: Final = 0.06
+WORSE: Final = 1.0
+"""Standard deviations of quality by which a source whose share `mix_shift` moves is worse than its own, always."""
 
 
-def leads(arrivals: Iterator[float], seed: int, erosions: Sequence[Erosion], start: float) -> Iterator[Burst]:
+def leads(
+    arrivals: Iterator[float], seed: int, erosions: Sequence[Erosion], start: float, idle: dict[str, str] | None = None
+) -> Iterator[Burst]:
     """Turn creation times into lead journeys, from creation to win, loss or silence.
 
     Args:
@@ -34,18 +41,26 @@ def leads(arrivals: Iterator[float], seed: int, erosions: Sequence[Erosion], sta
         seed: same seed, same leads.
         erosions: those of web stages are ignored here.
         start: epoch seconds from which `onset_day` counts.
+        idle: labels of leads who never wanted anything and are rejected, all of them; None for real ones.
     """
     rng = random.Random()
     onsets = [(erosion, start + erosion.onset_day * DAY_S) for erosion in erosions if erosion.stage == STAGE]
+    mix, first = Mix(erosions, STAGE, start), FIRST_ID if idle is None else IDLE_ID
     for number, begin in enumerate(arrivals):
-        rng.seed(((seed * 2 + 1) << 32) + number)
-        segment = {label: weighted(rng, values) for label, values in WEIGHTS.items()}
+        rng.seed(((seed * 2 + 1) << 32) + number if idle is None else f"{seed}-idle-{number}")
+        segment = {label: weighted(rng, mix.of(label, values, begin)) for label, values in WEIGHTS.items()}
+        segment |= idle or {}
         active = [erosion for erosion, onset in onsets if begin >= onset and erosion.concerns(segment)]
-        yield begin, _Lead(f"{seed:x}-l{number:x}-", str(FIRST_ID + number), rng, begin, segment).run(active)
+        lead = _Lead(f"{seed:x}-{'l' if idle is None else 'i'}{number:x}-", str(first + number), rng, begin, segment)
+        lead.worse, lead.idle = WORSE if mix.low(segment) else 0.0, idle is not None
+        yield begin, lead.run(active)
 
 
 class _Lead:
     """One lead while it is made; `now` is its clock."""
+
+    worse = 0.0
+    idle = False
 
     def __init__(self, prefix: str, person: str, rng: random.Random, begin: float, segment: Mapping[str, str]) -> None:
         self.prefix, self.person, self.rng, self.now, self.segment = prefix, person, rng, begin, dict(segment)
@@ -54,7 +69,7 @@ class _Lead:
     def run(self, active: Sequence[Erosion]) -> list[Event]:
         """From creation through scoring and sales to the outcome."""
         rng, model = self.rng, self.segment["model"]
-        quality = SOURCE_QUALITY[self.segment["source"]] + rng.gauss(0.0, 1.0)
+        quality = SOURCE_QUALITY[self.segment["source"]] - self.worse + rng.gauss(0.0, 1.0)
         score = _score(quality + MODEL_NOISE[model] * rng.gauss(0.0, 1.0), active)
         self._emit("lead_created")
         self.now += rng.uniform(1.0, 20.0)
@@ -62,18 +77,18 @@ class _Lead:
         if score >= HANDOVER_SCORE:
             self.now += rng.uniform(0.5, 3.0)
             self._emit("lead_handed_over")
-            self._sales(quality)
+            self._sales(quality, math.prod(erosion.size for erosion in active if erosion.kind == "follow_up_decay"))
         return self.events
 
-    def _sales(self, quality: float) -> None:
+    def _sales(self, quality: float, slower: float) -> None:
         """Sales sees the person, not the score: what follows depends on quality alone."""
         rng = self.rng
-        if rng.random() > 0.94:
+        if rng.random() > 1 - NEVER_CALLED * slower:
             return  # never called
-        self._later(0.35, 0.8)
+        self._later(0.35 * slower, 0.8)
         self._emit("lead_touched")
         self._later(0.7, 0.6)
-        if rng.random() > _sigmoid(0.2 + 1.4 * quality):
+        if rng.random() > _sigmoid(0.2 + 1.4 * quality) or self.idle:
             self._emit("lead_rejected", reason=rng.choice(REASONS))
             return
         self._emit("lead_accepted")
@@ -98,7 +113,10 @@ def _score(seen: float, active: Sequence[Erosion]) -> float:
     """Score on 0 to 100 of a quality as the model sees it, eroded."""
     score = 48.0 + 14.0 * seen
     for erosion in active:
-        score = score * erosion.size if erosion.kind == "score_inflation" else score + erosion.size
+        if erosion.kind == "score_inflation":
+            score *= erosion.size
+        elif erosion.kind in ("lead_score_drift", "relaunch"):
+            score += erosion.size
     return round(min(max(score, 0.0), 100.0), 1)
 
 

@@ -10,40 +10,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from detectors._stages import JOURNEY
 from streams.events import Event, Value
-
-DAY_S: Final = 86_400.0
-Kind: TypeAlias = Literal["hesitation", "early_dropoff", "lead_score_drift", "score_inflation"]
-Burst: TypeAlias = tuple[float, list[Event]]
-"""Begin in epoch seconds, and the events of one session or lead, none of them earlier than the begin."""
-
-
-class Erosion(msgspec.Struct, frozen=True):
-    """One loss of trust that is put into the stream on purpose.
-
-    Attributes:
-        kind: what is lost.
-        stage: journey stage it happens in; "leads" for the kinds about lead scores.
-        segment: label → value that an event must carry to be hit; empty hits everyone.
-        onset_day: days after the start of the simulation, fractions allowed.
-        size: hesitation: factor on the share of stuck steps; early_dropoff: factor on the advance probability;
-            lead_score_drift: points added to scores; score_inflation: factor on scores.
-    """
-
-    kind: Kind
-    stage: str
-    segment: dict[str, str]
-    onset_day: float
-    size: float
-
-    def concerns(self, segment: Mapping[str, str]) -> bool:
-        """Whether someone with these labels is hit, once it has begun."""
-        return all(segment.get(label) == value for label, value in self.segment.items())
+from streams.simulate_kinds import DAY_S, LOW, Burst, Erosion, Mix, weighted
 
 
 class StageModel(msgspec.Struct, frozen=True):
@@ -118,6 +92,13 @@ SKIP_COMPARE: Final = 0.35
 PING_S: Final = 30.0
 MAX_DWELL_S: Final = 420.0
 MAX_STEPS: Final = 10
+WHOLE: Final = ("small_losses", "funnel_divergence")
+"""Kinds that concern all stages at once."""
+LOWERS: Final = ("early_dropoff", "price_change", "small_losses")
+"""Kinds whose size is a factor on the advance probability."""
+EARLY: Final = STAGES[:3]
+STRAIGHT_SHARE: Final = 0.15
+"""Share of new visits that come straight to `decide` when early stages have lost nearly everybody."""
 FIELDS: Final = ("email", "street", "phone")
 
 
@@ -135,14 +116,26 @@ class _Visitor:
         self.seen = 0.0
 
 
-def weighted(rng: random.Random, weights: Mapping[str, float]) -> str:
-    """One key, drawn by its weight."""
-    return rng.choices(tuple(weights), tuple(weights.values()))[0]
+class Crowd(msgspec.Struct, frozen=True):
+    """People who come beside all others, and are otherwise.
+
+    Attributes:
+        name: tells their ids from those of others.
+        labels: labels that all of them carry.
+        factor: on their advance probability.
+        bots: whether they are machines: some pages a second apart, and gone.
+    """
+
+    name: str
+    labels: dict[str, str]
+    factor: float
+    bots: bool = False
 
 
 def sessions(
-    arrivals: Iterator[float], seed: int, erosions: Sequence[Erosion], start: float, pool: int
-) -> Iterator[Burst]:
+    arrivals: Iterator[float], seed: int, erosions: Sequence[Erosion], start: float, pool: int,
+    crowd: Crowd | None = None,
+) -> Iterator[Burst]:  # fmt: skip
     """Turn arrival times into sessions.
 
     Args:
@@ -151,38 +144,47 @@ def sessions(
         erosions: those of lead kinds are ignored here.
         start: epoch seconds from which `onset_day` counts.
         pool: visitors remembered, who may come back.
+        crowd: who they are, if they come beside all others.
     """
-    who, rng = random.Random(f"{seed}-visitors"), random.Random()
-    web = [erosion for erosion in erosions if erosion.stage in MODELS]
+    name = crowd.name if crowd else ""
+    who, rng = random.Random(f"{seed}-visitors{name}"), random.Random()
+    web = [erosion for erosion in erosions if erosion.stage in MODELS or erosion.kind in WHOLE]
+    mix = Mix(erosions, JOURNEY, start)
     known: list[_Visitor] = []
     for number, begin in enumerate(arrivals):
-        rng.seed(((seed * 2) << 32) + number)
+        rng.seed(f"{seed}-{name}-{number}" if crowd else ((seed * 2) << 32) + number)
         back, place = who.random() < RETURNING_SHARE, int(who.random() * pool)
         visitor = known[place] if back and place < len(known) else None
         if visitor is None or begin - visitor.seen < AWAY_S:
-            visitor = _Visitor(f"v{number:x}", rng)
+            visitor = _Visitor(f"v{name}{number:x}", rng)
             known[place : place + 1] = [visitor]
         visitor.seen = begin
-        yield begin, _Session(f"{seed:x}-{number:x}-", visitor, rng, begin, (web, start)).run()
+        yield begin, _Session(f"{seed:x}-{name}{number:x}-", visitor, rng, begin, (web, start), mix, crowd).run()
 
 
 class _Session:
     """One session while it is made; `now` is its clock."""
 
     def __init__(self, prefix: str, visitor: _Visitor, rng: random.Random, begin: float,
-                 eroded: tuple[list[Erosion], float]) -> None:  # fmt: skip
+                 eroded: tuple[list[Erosion], float], mix: Mix, crowd: Crowd | None) -> None:  # fmt: skip
         self.prefix, self.visitor, self.rng, self.now = prefix, visitor, rng, begin
         # All events of the session share this dict: copying it would cost a third of the run time.
-        self.segment = {"channel": weighted(rng, WEIGHTS["channel"]), **visitor.traits}
+        self.segment = {"channel": weighted(rng, mix.of("channel", WEIGHTS["channel"], begin)), **visitor.traits}
+        self.crowd = crowd
+        if crowd:
+            self.segment |= crowd.labels
         self.erosions = [
             (erosion, eroded[1] + erosion.onset_day * DAY_S) for erosion in eroded[0] if erosion.concerns(self.segment)
         ]
         self.factor = math.prod(ADVANCE_FACTORS.get(value, 1.0) for value in self.segment.values())
+        self.factor *= (LOW if mix.low(self.segment) else 1.0) * (crowd.factor if crowd else 1.0)
         self.page = "/"
         self.events: list[Event] = []
 
     def run(self) -> list[Event]:
         """Walk from stage to stage until the visitor leaves."""
+        if self.crowd and self.crowd.bots:
+            return self._crawl()
         place = self._entry()
         for _ in range(MAX_STEPS):
             advanced = self._step(STAGES[place])
@@ -195,6 +197,15 @@ class _Session:
             else:
                 break
             self.wait(0.3, 2.0)
+        return self.events
+
+    def _crawl(self) -> list[Event]:
+        """A machine: some pages of one stage in no time."""
+        self.model = MODELS[STAGES[int(self.rng.random() > 0.72)]]
+        for _ in range(self.rng.randrange(1, 4)):
+            self.view(self.somewhere())
+            self.wait(0.2, 0.9)
+            self.emit("page_left", dwell_s=round(self.rng.uniform(0.2, 0.9), 1), scroll_ratio=0.0)
         return self.events
 
     def emit(self, type_: str, **properties: Value) -> None:
@@ -225,26 +236,42 @@ class _Session:
 
     def _entry(self) -> int:
         chance, visitor = self.rng.random(), self.visitor
+        if self.crowd:
+            return int(chance > 0.72)
         if visitor.customer and chance < 0.5:
             return _KEEP
-        return visitor.reached if chance < 0.4 and visitor.reached else int(chance > 0.72)
+        if chance < 0.4 and visitor.reached:
+            return visitor.reached
+        for erosion, onset in self.erosions:
+            # Those who know what they want come all the same: late stages look as ever.
+            if erosion.kind == "funnel_divergence" and self.now >= onset:
+                if self.rng.random() < STRAIGHT_SHARE * (1 - erosion.size**2):
+                    return _DECIDE
+        return int(chance > 0.72)
 
     def _step(self, stage: str) -> bool:
         """Visit one stage; True if the visitor advances from it."""
         self.model, rng = MODELS[stage], self.rng
-        active = [erosion for erosion, onset in self.erosions if erosion.stage == stage and self.now >= onset]
+        active = [
+            erosion for erosion, onset in self.erosions
+            if erosion.stage in (stage, JOURNEY) and self.now >= onset
+        ]  # fmt: skip
         mood = self._mood(active)
         # People decide a little more easily in the evening: a rate has a daily cycle of its own.
         evening = 1 + 0.04 * math.cos((self.now / 3600 % 24 - 20) * math.pi / 12)
         chance = self.model.advance * self.factor * MOOD_ADVANCE[mood] * evening
+        longer = 1.0
         for erosion in active:
-            chance *= erosion.size if erosion.kind == "early_dropoff" else 1.0
+            if erosion.kind in LOWERS or (erosion.kind == "funnel_divergence" and stage in EARLY):
+                chance *= erosion.size
+            elif erosion.kind == "false_engagement":
+                longer *= erosion.size
         advanced = rng.random() < min(chance, 0.95)
         pages = 1
         while pages < 4 and rng.random() < self.model.more:
             pages += 1
         for number in range(pages):
-            self._page(stage, mood, first=number == 0, closing=advanced and number == pages - 1)
+            self._page(stage, mood, longer, first=number == 0, closing=advanced and number == pages - 1)
             self.wait(0.2, 1.0)
         return advanced
 
@@ -256,7 +283,7 @@ class _Session:
         # Stuck is cut from the low end and reading from the high end, so more of one is not less of the other.
         return "stuck" if chance < min(stuck, 0.8) else "reading" if chance > 1 - READING_SHARE else "smooth"
 
-    def _page(self, stage: str, mood: Mood, *, first: bool, closing: bool) -> None:
+    def _page(self, stage: str, mood: Mood, longer: float, *, first: bool, closing: bool) -> None:
         rng, opened = self.rng, self.now
         self.view(self.somewhere())
         self.wait(0.8, 3.0)
@@ -265,7 +292,7 @@ class _Session:
                 ACTS[stage](self)
             self._hesitate(mood)
         spent = self.now - opened
-        wanted = self.model.dwell_s * MOOD_DWELL[mood] * math.exp(rng.gauss(0.0, 0.7))
+        wanted = self.model.dwell_s * MOOD_DWELL[mood] * math.exp(rng.gauss(0.0, 0.7)) * longer
         left_s = min(wanted, MAX_DWELL_S) - spent
         while left_s > PING_S:
             self.now += PING_S

@@ -279,7 +279,7 @@ def test_write_stores_every_event_and_the_truth(tmp_path: Path, name: str, epoch
     assert (truth.events, truth.persons) == (len(events), len({event.person for event in events}))
     assert (truth.start, truth.end) == ("2025-09-01T00:00:00.000Z", "2025-09-03T00:00:00.000Z")
     only = truth.erosions[0]
-    assert (only.detector, only.kind, only.stage) == ("lead_score_drift", "score_inflation", "leads")
+    assert (only.detector, only.kind, only.stage) == ("score_inflation", "score_inflation", "leads")
     assert (only.onset, only.segment) == ("2025-09-02T12:00:00.000Z", {"model": "v1"})
 
 

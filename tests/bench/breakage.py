@@ -91,11 +91,15 @@ class Result(msgspec.Struct, frozen=True):
 class Line:
     """The pure line, fed in the order of arrival.
 
+    Args:
+        chunk_s: seconds that what has arrived waits at most before it is fed.
+
     Attributes:
         told: (clock, finding) in the order in which they were told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, chunk_s: float = CHUNK_S) -> None:
+        self._chunk_s = chunk_s
         self.settings = Settings(topics={"events_partitions": 1, "counts_partitions": 1})
         self.plan = Plan(self.settings)
         self.told: list[tuple[float, Finding]] = []
@@ -114,7 +118,7 @@ class Line:
         for arrival in arrivals:
             if arrival.at >= end:
                 self._feed(batch, end)
-                batch, end = [], arrival.at // CHUNK_S * CHUNK_S + CHUNK_S
+                batch, end = [], arrival.at // self._chunk_s * self._chunk_s + self._chunk_s
             batch.append(arrival)
             count += 1
         self._feed(batch, end)

@@ -21,7 +21,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from streams import simulate as simulation
-from streams import simulate_leads, simulate_web
+from streams import simulate_kinds, simulate_leads, simulate_spec, simulate_web
 from streams.events import CRM_TYPES, REASONS
 from streams.frames import NEVER, encode_json, partition_of
 from streams.simulate import parse_erosion, simulate, write
@@ -112,7 +112,7 @@ class Recording(NamedTuple):
 
 def recorded(cache: Path) -> Path:
     """The recorded file with its truth beside, made if it is not there; its name changes with what makes it."""
-    modules = (simulation, simulate_leads, simulate_web)
+    modules = (simulation, simulate_kinds, simulate_leads, simulate_spec, simulate_web)
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     given = repr((EVENTS, DAYS, SEED, SESSIONS_PER_DAY, LEADS_PER_DAY, EROSIONS)).encode()
     path = cache / f"events-{hashlib.sha256(code + given).hexdigest()[:12]}.jsonl"
