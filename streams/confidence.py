@@ -410,10 +410,12 @@ class Confidence:
         now, base, _, _ = self._parts()
         self._give_voice({name: one.gain / totals[name[0]] * one.log_odds_ratio for name, one in proven.items()})
         known.shifts = np.zeros_like(known.shifts)
-        new_now, new_base, _, _ = self._parts()
-        known.shifts = np.stack([now - new_now, base - new_base])
-        if self._told is not None:
-            self._told = self._tell()
+        if self._told is None:
+            return
+        if self._told.ready:  # before that nothing was told that could jump
+            new_now, new_base, _, _ = self._parts()
+            known.shifts = np.stack([now - new_now, base - new_base])
+        self._told = self._tell()
 
     def _give_voice(self, voices: Mapping[Name, float]) -> None:
         """Which parts there are: column, slot of the hits, stage, and what a share is multiplied by (1: log odds)."""

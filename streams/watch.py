@@ -15,6 +15,8 @@ import msgspec
 
 from detectors._base import Bucket, Detector, Params, Verdict
 from detectors._registry import build_params, discover, params_digest
+from detectors._stages import LEADS
+from streams.books import Books
 from streams.budget import PageLog, capacity, pair_shares
 from streams.checkpoints import pack, unpack
 from streams.combine import merge
@@ -67,6 +69,7 @@ class State(msgspec.Struct, array_like=True):
         resets: detector → states started afresh, because parameters or version changed.
         shadows: detector states of tracking where another partition tells of it; filled for a snapshot.
         holds: what trust findings wait for; filled for a snapshot.
+        books: index and ledger, where they are kept; filled for a snapshot.
     """
 
     watermarks: dict[int, float] = {}
@@ -82,6 +85,7 @@ class State(msgspec.Struct, array_like=True):
     resets: dict[str, int] = {}
     shadows: list[Stream] = []
     holds: list[tuple[Segment, Hold]] = []
+    books: bytes = b""
 
 
 class Detectors:
@@ -127,6 +131,7 @@ class Watcher:
     Attributes:
         verdicts: what every watched stream said last; read by the metrics.
         rates: stage and segment → running sums of counts, for dashboards.
+        books: confidence index and trust ledger; None in all partitions but the one that counts leads.
     """
 
     def __init__(
@@ -149,6 +154,8 @@ class Watcher:
         self._judge = Judge(
             settings, detectors.classes, lambda *pair: len(self._pairs.get(pair, ())), (self._holds, self._rows)
         )
+        keeps_books = partition_of(LEADS, settings.topics.counts_partitions) == partition
+        self.books = Books(detectors.journey) if keeps_books else None
         self.verdicts: dict[Where, Verdict] = {}
         self.rates: dict[Key, dict[str, int]] = {}
         self.state = State(digests=dict(detectors.digests))
@@ -210,6 +217,8 @@ class Watcher:
             for key, counts in sorted(cells.items()):
                 if key[0] != TRACKING:
                     self._observe(Bucket(ts, width_s, key[0], counts), key)
+            if self.books is not None:
+                self.books.settle(ts + width_s)
             self._holds.move_on(ts + width_s)
             changed += self._judge.settle(ts + width_s)
         state.judged_until = max(state.judged_until, until)
@@ -230,6 +239,8 @@ class Watcher:
 
     def _observe(self, bucket: Bucket, key: Key) -> None:
         merge(self.rates.setdefault(key, {}), bucket.counts)
+        if self.books is not None:
+            self.books.observe(bucket.ts, *key, bucket.counts)
         for name, cls in self._detectors.classes.items():
             self._consult(name, cls, bucket, key)
 
@@ -318,7 +329,7 @@ class Watcher:
         findings = [judge.findings[name] for name in sorted(judge.findings)]
         return msgspec.json.encode(
             (state.streams, findings, judge.open, judge.heard, judge.ended, sorted(state.pending.items()),
-             sorted(state.errors.items()), state.shadows, state.holds)
+             sorted(state.errors.items()), state.shadows, state.holds, state.books)
         )  # fmt: skip
 
     def _gather(self) -> None:
@@ -331,6 +342,7 @@ class Watcher:
             for ts, cells in sorted(self._pending.items())
         }
         state.judge = self._judge.state
+        state.books = b"" if self.books is None else self.books.snapshot()
 
     def _adopt(self, state: State) -> None:
         self.state = state
@@ -339,6 +351,7 @@ class Watcher:
         self._instances, self._shadows, self._pairs = {}, {}, {}
         self._holds.rows = dict(state.holds)
         self._rows.clear()
+        self._open_books(state.books)
         for stream in (*state.streams, *state.shadows):
             cls = self._detectors.classes.get(stream.detector)
             if cls is None:
@@ -356,6 +369,18 @@ class Watcher:
             for instance in pair:  # once, with the share that it had: thresholds may depend on when a share changed
                 instance.allow(self._share(name, len(pair)))
         state.digests = dict(self._detectors.digests)
+
+    def _open_books(self, blob: bytes) -> None:
+        if self.books is None:
+            return
+        self.books = Books(self._detectors.journey)
+        if blob:
+            try:
+                self.books.restore(blob)
+            except UNREADABLE:
+                self._add(self.state.resets, "books")
+                self.books = Books(self._detectors.journey)
+                log.warning("books: stored state refused, the index and the ledger start afresh")
 
     def _resume(self, instance: Detector[Any, Any], stream: Stream) -> bool:
         if self.state.digests.get(stream.detector) != self._detectors.digests[stream.detector]:
