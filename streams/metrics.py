@@ -28,6 +28,7 @@ from streams.events import REASONS
 from streams.frames import NEVER, Segment
 from streams.metrics_baseline import families as baselines
 from streams.metrics_caught_up import CaughtUp
+from streams.metrics_confidence import families as confidence_and_ledger
 from streams.metrics_counts import families as scores_and_survival
 from streams.metrics_findings import families as open_findings
 from streams.sessionize import Sessionizer
@@ -179,6 +180,8 @@ class LineCollector(Collector):
         yield from _behaviour(list(counted.values()))
         yield from baselines(watchers, line.ingest, _Breath().over, segment_label)
         yield from scores_and_survival(counted.values(), line.settings, _Breath().over, segment_label)
+        books = [watcher.books for watcher in counted.values() if watcher.books is not None]
+        yield from confidence_and_ledger(books, _Breath().over, segment_label)
 
 
 def _ingest(ingest: Any) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ raises is counted and the line goes on. When all streams have seen a bucket, the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -16,9 +16,11 @@ import msgspec
 from detectors._base import Bucket, Detector, Params, Verdict
 from detectors._registry import build_params, discover, params_digest
 from detectors._stages import JOURNEY, TRACKING
+from streams.books import Books
 from streams.budget import PageLog, capacity, pair_shares
 from streams.checkpoints import pack, unpack
 from streams.combine import merge
+from streams.confidence import Gain
 from streams.context import Context
 from streams.errors import ConfigError, DetectorFailed
 from streams.findings import Finding, of_change
@@ -27,7 +29,7 @@ from streams.holds import Hold, Holds
 from streams.judge import Judge, JudgeState, Where
 from streams.settings import Settings
 from streams.tracking_rows import rows_of
-from streams.validation import Validator, ValidatorState
+from streams.validation import ADVANCE, Validator, ValidatorState
 
 STATE_VERSION: Final = 2
 CHANGES: Final = 200
@@ -73,6 +75,7 @@ class State(msgspec.Struct, array_like=True):
         holds: what trust findings wait for; filled for a snapshot.
         validation: which indicators are proven; filled for a snapshot.
         changes: the latest changes of that, oldest first.
+        books: index and ledger, where they are kept; filled for a snapshot.
     """
 
     watermarks: dict[int, float] = {}
@@ -90,6 +93,7 @@ class State(msgspec.Struct, array_like=True):
     holds: list[tuple[Segment, Hold]] = []
     validation: ValidatorState = msgspec.field(default_factory=ValidatorState)
     changes: list[Finding] = []
+    books: bytes = b""
 
 
 class Detectors:
@@ -138,6 +142,7 @@ class Watcher:
     Attributes:
         verdicts: what every watched stream said last; read by the metrics.
         rates: stage and segment → running sums of counts, for dashboards.
+        books: confidence index and trust ledger; None in all partitions but the one that counts leads.
     """
 
     def __init__(
@@ -167,6 +172,7 @@ class Watcher:
             (self._holds, self._rows),
             context,
         )
+        self.books = Books(detectors.journey) if self._sees_company else None
         self.verdicts: dict[Where, Verdict] = {}
         self.rates: dict[Key, dict[str, int]] = {}
         self.state = State(digests=dict(detectors.digests))
@@ -238,6 +244,8 @@ class Watcher:
                     self._observe(Bucket(ts, width_s, key[0], counts), key)
             self._holds.move_on(ts + width_s)
             changed += self._validate(ts + width_s, cells)
+            if self.books is not None:
+                self.books.settle(ts + width_s, self._gains())
             changed += self._judge.settle(ts + width_s)
         state.judged_until = max(state.judged_until, until)
         return changed
@@ -259,6 +267,12 @@ class Watcher:
             self.state.changes = [*self.state.changes, *told][-CHANGES:]
         return told
 
+    def _gains(self) -> Iterator[Gain]:
+        """What proven indicators are worth; worked out only if it is asked for, once an hour."""
+        for gain in self.validator.gains():
+            if gain.outcome == ADVANCE:
+                yield Gain(gain.stage, gain.indicator, gain.gain, gain.log_odds, gain.state)
+
     def _track(self, ts: float, cells: dict[Segment, dict[str, int]]) -> None:
         """Judge tracking first: what it says decides which of the other findings have to wait."""
         name, width_s = TRACKING_DETECTOR, self._settings.time.bucket_s
@@ -274,6 +288,8 @@ class Watcher:
 
     def _observe(self, bucket: Bucket, key: Key) -> None:
         merge(self.rates.setdefault(key, {}), bucket.counts)
+        if self.books is not None:
+            self.books.observe(bucket.ts, *key, bucket.counts)
         for name, cls in self._detectors.classes.items():
             self._consult(name, cls, bucket, key)
 
@@ -362,7 +378,7 @@ class Watcher:
         findings = [judge.findings[name] for name in sorted(judge.findings)]
         return msgspec.json.encode(
             (state.streams, findings, judge.open, judge.heard, judge.ended, sorted(state.pending.items()),
-             sorted(state.errors.items()), state.shadows, state.holds, state.validation, state.changes)
+             sorted(state.errors.items()), state.shadows, state.holds, state.validation, state.changes, state.books)
         )  # fmt: skip
 
     def _gather(self) -> None:
@@ -376,6 +392,7 @@ class Watcher:
             for ts, cells in sorted(self._pending.items())
         }
         state.judge = self._judge.state
+        state.books = b"" if self.books is None else self.books.snapshot()
 
     def _adopt(self, state: State) -> None:
         self.state = state
@@ -385,6 +402,7 @@ class Watcher:
         self._holds.rows = dict(state.holds)
         self.validator.restore(state.validation)
         self._rows.clear()
+        self._open_books(state.books)
         for stream in (*state.streams, *state.shadows):
             cls = self._detectors.classes.get(stream.detector)
             if cls is None:
@@ -402,6 +420,18 @@ class Watcher:
             for instance in pair:  # once, with the share that it had: thresholds may depend on when a share changed
                 instance.allow(self._share(name, len(pair)))
         state.digests = dict(self._detectors.digests)
+
+    def _open_books(self, blob: bytes) -> None:
+        if self.books is None:
+            return
+        self.books = Books(self._detectors.journey)
+        if blob:
+            try:
+                self.books.restore(blob)
+            except UNREADABLE:
+                self._add(self.state.resets, "books")
+                self.books = Books(self._detectors.journey)
+                log.warning("books: stored state refused, the index and the ledger start afresh")
 
     def _resume(self, instance: Detector[Any, Any], stream: Stream) -> bool:
         if self.state.digests.get(stream.detector) != self._detectors.digests[stream.detector]:
