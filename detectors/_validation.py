@@ -23,19 +23,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log, sqrt
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
-from pydantic import Field
 
-from detectors._base import Params
 from detectors._validation_intervals import mean_interval
+from detectors._validation_numbers import LOST, PROVEN, STATUSES, Change, Numbers, ProofParams, Status
 from detectors._validation_tables import (
     BANDS,
-    EXPECTED,
     LIMIT,
-    OTHER,
     SIZES,
     TILTS,
     Floats,
@@ -45,84 +42,6 @@ from detectors._validation_tables import (
     likelihoods,
 )
 
-Status = Literal["unproven", "proven", "lost"]
-STATUSES: Final[tuple[Status, ...]] = ("unproven", "proven", "lost")
-UNPROVEN, PROVEN, LOST = range(3)
-
-
-class ProofParams(Params):
-    """When an indicator counts as proven, and when no longer."""
-
-    proof: float = Field(20.0, gt=1, description="evidence e from which on it is proven; 1/e of useless ones ever are")
-    floor: float = Field(0.003, gt=0, description="gain of late that it must have, too, nats per outcome: with less,"
-                         " its loss could not be told within `window_n` from chance")  # fmt: skip
-    recent_n: float = Field(4000.0, gt=0, description="outcomes after which 1/e of the gain of late is left")
-    window_n: float = Field(1900.0, gt=0, description="outcomes over which a proven one must show itself useful")
-    lose_z: float = Field(1.75, ge=0, description="standard errors from nothing below which it does not")
-    lose_nats: float = Field(10.0, gt=0, description="evidence against what it predicts that loses it sooner, nats")
-    wake_n: float = Field(10_000.0, gt=0, description="outcomes by which half of the evidence that may start later has")
-    forget_n: float = Field(20_000.0, gt=0, description="outcomes after which 1/e of the belief is left")
-    restart_n: float = Field(10_000.0, gt=0, description="outcomes after which the numbers of one that is not proven"
-                             " begin anew")  # fmt: skip
-
-
-class Numbers(msgspec.Struct, frozen=True):
-    """What is known of an indicator; intervals are 95 % confidence sequences.
-
-    Attributes:
-        status: `unproven`, `proven` or `lost`.
-        outcomes: since its numbers began: with the status, or anew.
-        indicated: those with the indicator (for bins: in the lower bands).
-        gain: log-loss gained over the base rate, test-then-train, nats per outcome.
-        gain_low: lower end of its interval.
-        gain_high: upper end.
-        recent_gain: the same of late.
-        auc: how often a good outcome was foretold rather than a bad one of the same stratum.
-        auc_low: lower end of its interval.
-        auc_high: upper end.
-        calibration_error: share of outcomes by which predictions for the indicated and the others are off.
-        foretold: good outcomes among the indicated that were expected.
-        observed: and that there were.
-        log_odds: believed log odds ratio of a good outcome, with against without; for bins, of the upper half of ranks
-            against the lower.
-        log_e: evidence that it predicts as meant, nats.
-        log_e_other: evidence that it predicts the other way, nats.
-        proof: evidence from which on one of the two is believed, nats.
-    """
-
-    status: Status
-    outcomes: int
-    indicated: int
-    gain: float
-    gain_low: float
-    gain_high: float
-    recent_gain: float
-    auc: float
-    auc_low: float
-    auc_high: float
-    calibration_error: float
-    foretold: float
-    observed: float
-    log_odds: float
-    log_e: float
-    log_e_other: float
-    proof: float
-
-    @property
-    def note(self) -> str:
-        """A remark for the reader; empty if there is none."""
-        return "predicts the other way" if self.log_e_other >= self.proof and self.status != "proven" else ""
-
-
-class Change(NamedTuple):
-    """A row that changed its status, with its numbers just before what it knew was dropped."""
-
-    row: int
-    before: Status
-    after: Status
-    numbers: Numbers
-
-
 _SIZES = len(SIZES)
 ASLEEP: Final = slice(0, 2)
 """ln of the mass that may still start; the expected way, the other way."""
@@ -131,11 +50,25 @@ AWAKE: Final = slice(2, 2 + 2 * _SIZES)
 BELIEF: Final = slice(AWAKE.stop, AWAKE.stop + len(TILTS))
 FORETOLD: Final = slice(BELIEF.stop, BELIEF.stop + BANDS - 1)
 OBSERVED: Final = slice(FORETOLD.stop, FORETOLD.stop + BANDS - 1)
-(AGE, N, INDICATED, GAIN, GAIN_SQUARES, LATE, LATE_N, RANKS, RANK_SQUARES, PAIRS, DOUBT, STATUS, REACH, TOTAL) = range(
-    OBSERVED.stop, OBSERVED.stop + 14
-)
-"""Outcomes behind the evidence; behind the numbers; sums of these; the CUSUM; …; outcomes ever."""
-WIDTH: Final = TOTAL + 1
+(
+    AGE,
+    N,
+    INDICATED,
+    GAIN,
+    GAIN_SQUARES,
+    LATE,
+    LATE_N,
+    RANKS,
+    RANK_SQUARES,
+    PAIRS,
+    DOUBT,
+    STATUS,
+    REACH,
+    TOTAL,
+    WEIGHT,
+) = range(OBSERVED.stop, OBSERVED.stop + 15)
+"""Outcomes behind the evidence; behind the numbers; sums of these; the CUSUM; …; outcomes ever; information of late."""
+WIDTH: Final = WEIGHT + 1
 NUMBERS: Final = [*range(FORETOLD.start, OBSERVED.stop), N, INDICATED, GAIN, GAIN_SQUARES, RANKS, RANK_SQUARES, PAIRS]
 PRIOR: Final[Floats] = np.array([0.5] + [0.25 / _SIZES] * 2 * _SIZES)
 """Belief at the start, and what forgetting leads back to: half that it says nothing."""
@@ -252,7 +185,8 @@ class Book:
         self._predict(data, seen, by_row, expected)
         self._data[seen.rows] = data
         cells = _cells(seen)
-        return [change for i, row in enumerate(rows) if (change := self._judge(row, cells[i])) is not None]
+        self._data[seen.rows, WEIGHT] = data[:, WEIGHT] * np.exp(-seen.outcomes / self.params.forget_n) + cells[:, 2]
+        return [change for i, row in enumerate(rows) if (change := self._judge(row, (*cells[i].tolist(),))) is not None]
 
     def _restart(self, data: Floats) -> None:
         """The numbers of what has not been proven for long begin anew: they would be about the distant past."""
@@ -293,7 +227,7 @@ class Book:
         np.add.at(data, (at, OBSERVED.start + t.part), t.k_with)
         np.add.at(data, (at, np.full(len(at), INDICATED)), t.n_with)
         np.add.at(data, (at, np.full(len(at), GAIN_SQUARES)), _squares(t, foretold))
-        way = np.sign((belief @ TILTS).round(12))[at] * np.sign(t.reach)
+        way = np.sign((belief * TILTS).sum(axis=1).round(12))[at] * np.sign(t.reach)
         ranks = way * (t.k_with * t.n_without - t.k_without * t.n_with) / (2.0 * t.block_n)
         spread = t.n_with * t.n_without * (t.n_with + t.n_without) / (4.0 * t.block_n**2)
         good = t.block_k / t.block_n
@@ -348,7 +282,15 @@ class Book:
 
     def total(self, row: int) -> int:
         """Outcomes ever."""
-        return round(self._data[row, TOTAL])
+        return round(float(self._data[row, TOTAL]))
+
+    def believed(self, row: int) -> tuple[float, float]:
+        """Log odds ratio that it is believed to have the way it is meant, and the information of late."""
+        return float((self._data[row, BELIEF] * TILTS).sum()), float(self._data[row, WEIGHT])
+
+    def is_evident(self, row: int) -> bool:
+        """Whether there is evidence enough that it predicts as meant, whatever its gain."""
+        return self._log_e(row, 0) >= log(self.params.proof)
 
     def read(self, row: int) -> Numbers:
         """All that is known of a row."""
@@ -358,14 +300,14 @@ class Book:
         ranks = mean_interval(data[RANKS], data[RANK_SQUARES], pairs, 0.5)
         off = data[FORETOLD] - data[OBSERVED]
         return Numbers(
-            status=self.status(row), outcomes=round(n), indicated=round(data[INDICATED]),
+            status=self.status(row), outcomes=round(n), indicated=round(float(data[INDICATED])),
             gain=float(data[GAIN]) / max(n, 1.0), gain_low=float(gain[0]), gain_high=float(gain[1]),
             recent_gain=float(data[LATE]) / max(float(data[LATE_N]), 1.0),
             auc=0.5 + float(data[RANKS]) / pairs if pairs else 0.5,
             auc_low=0.5 + float(ranks[0]) if pairs else 0.0, auc_high=0.5 + float(ranks[1]) if pairs else 1.0,
             calibration_error=float(np.abs(off).sum() + abs(off.sum())) / max(n, 1.0),
             foretold=float(data[FORETOLD].sum()), observed=float(data[OBSERVED].sum()),
-            log_odds=float(data[REACH] * (data[BELIEF] @ TILTS)), log_e=self._log_e(row, 0),
+            log_odds=float(data[REACH]) * self.believed(row)[0], log_e=self._log_e(row, 0),
             log_e_other=self._log_e(row, 1), proof=log(self.params.proof),
         )  # fmt: skip
 
@@ -387,14 +329,11 @@ def _squares(t: Tables, foretold: Floats) -> Floats:
     return squares
 
 
-def _cells(seen: Seen) -> list[Cell]:
+def _cells(seen: Seen) -> Floats:
     """What each row's window takes up."""
     t = seen.tables
     n, good = t.n_with + t.n_without, t.k_with + t.k_without
     above = t.reach * (t.k_with - t.n_with * good / n)
     variance = t.reach**2 * t.n_with * t.n_without * good * (n - good) / (n**2 * np.maximum(n - 1.0, 1.0))
     sums = _sum_by(t.row, np.column_stack([above, variance]), len(seen.rows))
-    return [(float(n), float(a), float(v)) for n, (a, v) in zip(seen.outcomes, sums, strict=True)]
-
-
-__all__ = ["EXPECTED", "OTHER", "Book", "BookState", "Change", "Numbers", "ProofParams", "Status"]
+    return np.column_stack([seen.outcomes, sums])

@@ -79,9 +79,16 @@ class Tables(NamedTuple):
     @classmethod
     def of(cls, tables: Sequence[Table]) -> Tables:
         """Columns of these tables."""
-        columns = list(zip(*tables, strict=True)) if tables else [()] * len(Table._fields)
-        kinds = [np.float64 if name == "reach" else np.int64 for name in Table._fields]
-        return cls(*(np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)))
+        whole = np.array([(*table[:5], *table[6:]) for table in tables], dtype=np.int64).reshape(len(tables), 8).T
+        reach = np.array([table.reach for table in tables], dtype=np.float64)
+        row, n_with, k_with, n_without, k_without, part, block_n, block_k = whole
+        return cls(row, n_with, k_with, n_without, k_without, reach, part, block_n, block_k)
+
+    def take(self, which: Integers) -> Tables:
+        """Some of them."""
+        row, n_with, k_with, n_without, k_without, reach, part, block_n, block_k = self
+        return Tables(row[which], n_with[which], k_with[which], n_without[which], k_without[which], reach[which],
+                      part[which], block_n[which], block_k[which])  # fmt: skip
 
 
 def two_by_two(row: int, yes: int, no: int, all_yes: int, all_no: int, reach: float) -> list[Table]:
@@ -146,13 +153,14 @@ def likelihoods(tables: Tables) -> tuple[Floats, Floats]:
     shape = (len(tables.row), len(TILTS))
     gained, expected = np.zeros(shape), np.zeros(shape)
     for part in _passes(np.minimum(np.minimum(tables.n_with, tables.n_without), _rarer(tables))):
-        gained[part], expected[part] = _likelihoods(Tables(*(column[part] for column in tables)))
+        gained[part], expected[part] = _likelihoods(tables.take(part))
     return gained, expected
 
 
 def _rarer(tables: Tables) -> Integers:
     good = tables.k_with + tables.k_without
-    return np.minimum(good, tables.n_with + tables.n_without - good)
+    rarer: Integers = np.minimum(good, tables.n_with + tables.n_without - good)
+    return rarer
 
 
 def _passes(spans: Integers) -> Iterator[Integers]:

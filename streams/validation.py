@@ -1,118 +1,47 @@
 """Outcome validation: which indicators provably predict an outcome on this stream, and which no longer do.
 
 Counts of one partition → blocks (a stratum: the people of one segment, an hour or less) → evidence
-(`detectors._validation`). A key is (indicator, outcome, stage, family). Family `all` has one stratum, everyone; the family
-of a label has a stratum for each of its values, so that a mix shift between them cannot be taken for an effect. All
-labels come late by nature: cohorts are counted when their horizon has passed, so outcomes are tested then, once.
+(`detectors._validation`). A key is (indicator, outcome, stage, family). Family `all` has one stratum, everyone; the
+family of a label has a stratum for each of its values, so that a mix shift between them cannot be taken for an effect.
+Outcomes come late by nature: cohorts are counted when their horizon has passed, and tested then, once.
 
-A block closes when everyone's has `block_n` outcomes, or at the end of the hour; a stratum of fewer than `least_n` waits
-for more, up to `longest_s`. When it closes depends on how many outcomes there were, never on what they were.
+What holds for everyone but not within the values of a label (people on phones click in rage more, and buy less, but
+those who do buy no less than the others) is explained by that label, and `unproven`. So for everyone the evidence must
+suffice within the values of each label, too, where these know about as much.
+
+A block closes when everyone's has `block_n` outcomes, or at the end of the hour; a stratum of fewer than `least_n`
+waits for more, up to `longest_s`. When it closes depends on how many outcomes there were, never on what they were.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import floor
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
-from pydantic import Field
 
 from detectors._base import Detector
-from detectors._micro_signals import SIGNALS
-from detectors._stages import CUSTOMERS, JOURNEY, LEADS
-from detectors._validation import Book, BookState, Change, Numbers, ProofParams, Status
+from detectors._validation import Book, BookState
+from detectors._validation_numbers import Change, Numbers, Status
 from detectors._validation_tables import Table, chain, two_by_two
 from streams.frames import NEVER, Segment
+from streams.validation_fields import (
+    ADVANCE,
+    SCORE,
+    Theme,
+    bins_of,
+    fields_of,
+    indicator_of,
+    outcomes_of,
+    reach_of,
+    scored_of,
+    totals,
+)
+from streams.validation_states import ALL, HOUR_S, Gain, Key, StateChange, ValidationParams
 
-HOUR_S: Final = 3600.0
-ALL: Final = "all"
-"""The family of everyone."""
-ADVANCE, ACCEPT, WIN, RENEW = "advance", "accept", "win", "renew"
-SCORE, TOUCHED = "score", "touched"
-JOURNEY_INDICATORS: Final = (*SIGNALS, "signal", "hesitant")
-CUSTOMER_INDICATORS: Final = ("late", "unsolved", "badscore")
-
-Key: TypeAlias = tuple[str, str, str, str]
-"""(indicator, outcome, stage, family)."""
-Theme: TypeAlias = tuple[str, str]
-"""(stage, outcome): indicators of a theme share their outcomes."""
-
-
-class ValidationParams(ProofParams):
-    """All parameters of outcome validation."""
-
-    block_n: int = Field(100, gt=0, description="outcomes of everyone at which a block closes before the hour ends")
-    least_n: int = Field(20, gt=0, description="outcomes that a stratum waits for")
-    longest_s: float = Field(3 * HOUR_S, ge=HOUR_S, description="how long it waits, event time, seconds")
-    longest_crm_s: float = Field(24 * HOUR_S, ge=HOUR_S, description="the same for leads and customers, who are few")
-    most_keys: int = Field(1000, gt=0, description="indicators, by outcome, stage and family, at most")
-    most_strata: int = Field(5000, gt=0, description="open blocks at most")
-
-
-class StateChange(msgspec.Struct, frozen=True):
-    """An indicator changed its state: told like a finding, drawn as an annotation.
-
-    Attributes:
-        ts: event time at which the block ended that changed it, seconds.
-        indicator: what is meant to predict.
-        outcome: what.
-        stage: of the journey, or `leads`, `customers`.
-        family: `all`, or the label whose values are the strata.
-        before: state until now.
-        after: state from now on.
-        numbers: what was known just then.
-    """
-
-    ts: float
-    indicator: str
-    outcome: str
-    stage: str
-    family: str
-    before: Status
-    after: Status
-    numbers: Numbers
-
-    @property
-    def summary(self) -> str:
-        """One sentence.
-
-        >>> numbers = Numbers("proven", 2400, 190, 0.0055, 0.001, 0.011, 0.0056, 0.53, 0.51, 0.55, 0.003, 45.2, 44.0,
-        ...                   -0.9, 4.1, -0.6, 3.0)
-        >>> StateChange(0.0, "rage_click", "advance", "evaluate", "all", "unproven", "proven", numbers).summary
-        'rage_click at evaluate now provably predicts advance (all): odds ratio 0.41, 0.0055 nats per outcome on 2400
-        outcomes.'
-        """
-        told = f"{self.indicator} at {self.stage}"
-        if self.after == "proven":
-            says = f"{told} now provably predicts {self.outcome} ({self.family})"
-        else:
-            says = f"{told} no longer predicts {self.outcome} ({self.family}) and stops paging until it does"
-        odds = 2.718281828459045**self.numbers.log_odds
-        numbers = (
-            f"odds ratio {odds:.2f}, {self.numbers.gain:.4f} nats per outcome on {self.numbers.outcomes} outcomes."
-        )
-        return f"{says}: {numbers}"
-
-
-class Gain(NamedTuple):
-    """What an indicator is worth, for everyone; the confidence index is weighted by it.
-
-    Attributes:
-        stage: of the journey, or `leads`, `customers`.
-        indicator: name.
-        outcome: what it predicts.
-        gain: log-loss gained over the base rate, nats per outcome.
-        log_odds: log odds ratio of a good outcome, with against without.
-        state: `unproven`, `proven` or `lost`.
-    """
-
-    stage: str
-    indicator: str
-    outcome: str
-    gain: float
-    log_odds: float
-    state: Status
+HEARD: Final = 0.5
+"""Part of the information about everyone that the strata of a label must have to explain it."""
 
 
 class Block(msgspec.Struct, array_like=True):
@@ -134,6 +63,7 @@ class ValidatorState(msgspec.Struct, array_like=True):
         open: blocks that gather.
         due: event time at which the hour ends, seconds.
         refused: keys and strata that did not fit.
+        explained: keys of everyone → the label that explains what they show.
     """
 
     keys: list[Key] = []
@@ -141,6 +71,7 @@ class ValidatorState(msgspec.Struct, array_like=True):
     open: list[tuple[Stratum, Block]] = []
     due: float = NEVER
     refused: int = 0
+    explained: list[tuple[Key, str]] = []
 
 
 class Validator:
@@ -171,13 +102,14 @@ class Validator:
     def __init__(self, stages: Sequence[str], score_bins: int, params: ValidationParams | None = None) -> None:
         self.params = params or ValidationParams()
         self._bins = score_bins
-        self._fields = _fields_of(stages, score_bins)
+        self._fields = fields_of(stages, score_bins)
         self._book = Book(self.params)
         self._rows: dict[Key, int] = {}
         self._by_theme: dict[tuple[Theme, str], dict[str, int]] = {}
         self._open: dict[Stratum, Block] = {}
         self._full: dict[Theme, int] = {}
         self._due = NEVER
+        self._explained: dict[Key, str] = {}
         self._found: list[StateChange] = []
         self.changes: list[StateChange] = []
         self.refused = 0
@@ -226,7 +158,7 @@ class Validator:
         self._judge(ts, [(stratum, self._open.pop(stratum).counts) for stratum in closing])
 
     def _is_ripe(self, stratum: Stratum, ts: float) -> bool:
-        block, (stage, outcome) = self._open[stratum], stratum[0]
+        block, outcome = self._open[stratum], stratum[0][1]
         longest_s = self.params.longest_s if outcome == ADVANCE else self.params.longest_crm_s
         # Waiting ends at the hour after which the next would be too long.
         return ts + HOUR_S > block.since + longest_s or sum(totals(outcome, block.counts)) >= self.params.least_n
@@ -243,7 +175,7 @@ class Validator:
         for (theme, segment), counts in blocks:
             yes, no = totals(theme[1], counts)
             for indicator, row in self._rows_for(theme, segment, counts):
-                good, bad = base_of(indicator, theme[1], counts, self._bins) if indicator == SCORE else (yes, no)
+                good, bad = scored_of(counts, self._bins) if indicator == SCORE else (yes, no)
                 if good + bad:
                     outcomes[row] = outcomes.get(row, 0) + good + bad
                     pairs[row] = pairs.get(row, 0.0) + good * bad / (good + bad)
@@ -252,20 +184,57 @@ class Validator:
         if rows:
             at = {row: i for i, row in enumerate(rows)}
             placed = [table._replace(row=at[table.row]) for table in tables]
-            for change in self._book.settle(
-                rows, [outcomes[row] for row in rows], [pairs[row] for row in rows], placed
-            ):
-                self._found.append(_told(ts, list(self._rows)[change.row], change))
+            changes = self._book.settle(rows, [outcomes[row] for row in rows], [pairs[row] for row in rows], placed)
+            self._tell(ts, changes, {(theme, family_of(segment)) for (theme, segment), _ in blocks})
+
+    def _tell(self, ts: float, changes: Sequence[Change], touched: set[tuple[Theme, str]]) -> None:
+        """What changed, by its own evidence or because of what a label explains."""
+        keys = list(self._rows) if changes else []
+        told = {keys[change.row]: change for change in changes}
+        themes = sorted({theme for theme, _ in touched})
+        known = {(name, theme[1], theme[0], ALL) for theme in themes for name in self._by_theme.get((theme, ALL), ())}
+        for key in sorted(known | told.keys()):
+            change, was = told.get(key), key in self._explained
+            self._explain(key)
+            explained = key in self._explained
+            if change is not None:
+                before, after, numbers = change.before, change.after, change.numbers
+            elif was != explained:
+                before, after, numbers = "proven", "proven", self.numbers(key)
+            else:
+                continue
+            before = "unproven" if was and before == "proven" else before
+            after = "unproven" if explained and after == "proven" else after
+            if before != after:
+                why = self._explained.get(key, "")
+                self._found.append(StateChange(ts, *key, before, after, numbers, why))
+
+    def _explain(self, key: Key) -> None:
+        """Note the label, if any, within whose values the evidence for what everyone shows is missing."""
+        self._explained.pop(key, None)
+        indicator, outcome, stage, family = key
+        if family != ALL or self._book.status(self._rows[key]) != "proven":
+            return
+        known_all = self._book.believed(self._rows[key])[1]
+        for theme, label in sorted(self._by_theme):
+            row = self._by_theme[theme, label].get(indicator)
+            if theme != (stage, outcome) or label == ALL or row is None:
+                continue
+            known = self._book.believed(row)[1]
+            # A label of many small strata may know too little to have a say.
+            if known >= HEARD * known_all and not self._book.is_evident(row):
+                self._explained[key] = label
+                return
 
     def _rows_for(self, theme: Theme, segment: Segment, counts: Mapping[str, int]) -> Iterator[tuple[str, int]]:
         """The rows that a block is about; new indicators get one."""
-        family = segment[0][0] if segment else ALL
+        family = family_of(segment)
         known = self._by_theme.setdefault((theme, family), {})
-        for indicator in sorted({name for slot in counts if (name := _indicator_of(slot))} - known.keys()):
+        for indicator in sorted({name for slot in counts if (name := indicator_of(slot))} - known.keys()):
             if len(self._rows) >= self.params.most_keys:
                 self.refused += 1
                 continue
-            self._open_row((indicator, theme[1], theme[0], family), self._book.open(_reach(indicator)))
+            self._open_row((indicator, theme[1], theme[0], family), self._book.open(reach_of(indicator)))
         yield from known.items()
 
     def _open_row(self, key: Key, row: int) -> None:
@@ -275,9 +244,9 @@ class Validator:
 
     def _tables(self, row: int, indicator: str, outcome: str, counts: Mapping[str, int]) -> list[Table]:
         if indicator == SCORE:
-            return chain(row, bins_of(outcome, counts, self._bins))
+            return chain(row, bins_of(counts, self._bins))
         yes, no = (counts.get(f"ind_{indicator}_{end}", 0) for end in ("yes", "no"))
-        return two_by_two(row, yes, no, *totals(outcome, counts), _reach(indicator))
+        return two_by_two(row, yes, no, *totals(outcome, counts), reach_of(indicator))
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -287,9 +256,14 @@ class Validator:
         return list(self._rows)
 
     def state(self, indicator: str, outcome: str, stage: str, family: str = ALL) -> Status:
-        """State of a key; `unproven` if it was never seen."""
-        row = self._rows.get((indicator, outcome, stage, family))
-        return "unproven" if row is None else self._book.status(row)
+        """State of a key; `unproven` if it was never seen, or a label explains it."""
+        key = (indicator, outcome, stage, family)
+        row = self._rows.get(key)
+        return "unproven" if row is None or key in self._explained else self._book.status(row)
+
+    def explained_by(self, key: Key) -> str:
+        """The label that explains what everyone's indicator shows; empty if none does."""
+        return self._explained.get(key, "")
 
     def numbers(self, key: Key) -> Numbers:
         """All that is known of a key.
@@ -297,7 +271,7 @@ class Validator:
         Raises:
             KeyError: it was never seen.
         """
-        return self._book.read(self._rows[key])
+        return msgspec.structs.replace(self._book.read(self._rows[key]), status=self.state(*key))
 
     def outcomes(self, key: Key) -> int:
         """Outcomes ever seen of a key."""
@@ -305,7 +279,7 @@ class Validator:
 
     def proven(self, indicator: str, stage: str) -> bool:
         """Whether it provably predicts an outcome of this stage, for everyone."""
-        return any(self.state(indicator, outcome, stage) == "proven" for outcome in _outcomes_of(stage))
+        return any(self.state(indicator, outcome, stage) == "proven" for outcome in outcomes_of(stage))
 
     def gains(self) -> list[Gain]:
         """What each indicator is worth for everyone, in the order of its name."""
@@ -330,7 +304,7 @@ class Validator:
         indicators = detector.indicators_of(kind)
         if not indicators:
             return None
-        states = {self.state(name, outcome, stage) for name in indicators for outcome in _outcomes_of(stage)}
+        states = {self.state(name, outcome, stage) for name in indicators for outcome in outcomes_of(stage)}
         best: tuple[Status, ...] = ("proven", "lost")
         return next((state for state in best if state in states), "unproven")
 
@@ -340,7 +314,8 @@ class Validator:
         """The state as data."""
         blocks = [(stratum, self._open[stratum]) for stratum in sorted(self._open)]
         kept = [(stratum, Block(block.since, dict(sorted(block.counts.items())))) for stratum, block in blocks]
-        return ValidatorState(list(self._rows), self._book.state, kept, self._due, self.refused)
+        return ValidatorState(list(self._rows), self._book.state, kept, self._due, self.refused,
+                              sorted(self._explained.items()))  # fmt: skip
 
     def restore(self, state: ValidatorState) -> None:
         """Take up a state given by `snapshot`.
@@ -355,74 +330,13 @@ class Validator:
         for row, key in enumerate(state.keys):
             self._open_row(key, row)
         self._open = {stratum: Block(block.since, dict(block.counts)) for stratum, block in state.open}
-        self._due, self.refused = state.due, state.refused
+        self._due, self.refused, self._explained = state.due, state.refused, dict(state.explained)
         for (theme, segment), block in self._open.items():
             if not segment:
                 self._full[theme] = sum(totals(theme[1], block.counts))
         self.changes, self._found = [], []
 
 
-def _told(ts: float, key: Key, change: Change) -> StateChange:
-    return StateChange(ts, *key, change.before, change.after, change.numbers)
-
-
-def _outcomes_of(stage: str) -> tuple[str, ...]:
-    return {LEADS: (ACCEPT, WIN), CUSTOMERS: (RENEW,)}.get(stage, (ADVANCE,))
-
-
-def _reach(indicator: str) -> float:
-    """Whether more of it is meant to bring good outcomes; for scores each table says so itself."""
-    return 1.0 if indicator == TOUCHED else -1.0
-
-
-def _indicator_of(slot: str) -> str:
-    if slot.startswith("ind_"):
-        return slot[4:].rpartition("_")[0]
-    return SCORE if slot.startswith("n_") else ""
-
-
-def _fields_of(stages: Sequence[str], bins: int) -> dict[str, dict[str, tuple[Theme, str, bool]]]:
-    """Stage of the cell → field → whom it belongs to, its name there, and whether it adds to the outcomes."""
-    fields: dict[str, dict[str, tuple[Theme, str, bool]]] = {JOURNEY: {}, LEADS: {}, CUSTOMERS: {}}
-    for stage in stages:
-        slots = ["long_yes", "long_no", *(f"ind_{name}_{end}" for name in JOURNEY_INDICATORS for end in ("yes", "no"))]
-        for slot in slots:
-            fields[JOURNEY][f"{slot}_{stage}"] = (stage, ADVANCE), slot, slot.startswith("long_")
-    for outcome in (ACCEPT, WIN):
-        theme = LEADS, outcome
-        for end in ("", *(f"_{b}" for b in range(bins))):
-            fields[LEADS][f"{outcome}_n{end}"] = theme, f"n{end}", True
-            fields[LEADS][f"{outcome}_k{end}"] = theme, f"k{end}", False
-        for end in ("yes", "no"):
-            fields[LEADS][f"ind_{TOUCHED}_{outcome}_{end}"] = theme, f"ind_{TOUCHED}_{end}", False
-    theme = CUSTOMERS, RENEW
-    fields[CUSTOMERS] |= {name: (theme, name, True) for name in ("renewed", "churned")}
-    for name in CUSTOMER_INDICATORS:
-        for end in ("yes", "no"):
-            fields[CUSTOMERS][f"ind_{name}_{RENEW}_{end}"] = theme, f"ind_{name}_{end}", False
-    return fields
-
-
-def totals(outcome: str, counts: Mapping[str, int]) -> tuple[int, int]:
-    """Good and bad outcomes of a block, whatever indicator.
-
-    >>> totals("accept", {"n": 2, "k": 1, "n_3": 4, "k_3": 1})
-    (2, 4)
-    """
-    if outcome in (ACCEPT, WIN):
-        n, k = (sum(count for slot, count in counts.items() if slot == of or slot.startswith(f"{of}_")) for of in "nk")
-        return k, n - k
-    good, bad = ("renewed", "churned") if outcome == RENEW else ("long_yes", "long_no")
-    return counts.get(good, 0), counts.get(bad, 0)
-
-
-def bins_of(outcome: str, counts: Mapping[str, int], bins: int) -> list[tuple[int, int]]:
-    """Score bins of a block: leads, and those of them with a good outcome."""
-    return [(counts.get(f"n_{b}", 0), counts.get(f"k_{b}", 0)) for b in range(bins)]
-
-
-def base_of(indicator: str, outcome: str, counts: Mapping[str, int], bins: int) -> tuple[int, int]:
-    """Good and bad outcomes of leads with a score."""
-    scored = bins_of(outcome, counts, bins)
-    good = sum(k for _, k in scored)
-    return good, sum(n for n, _ in scored) - good
+def family_of(segment: Segment) -> str:
+    """The family that a stratum belongs to."""
+    return segment[0][0] if segment else ALL
