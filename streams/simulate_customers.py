@@ -23,6 +23,8 @@ WEIGHTS: Final[dict[str, dict[str, float]]] = {
 """Labels of customers, their values and the share of each value."""
 CYCLE_DAYS: Final = 14.0
 """A customer orders every so many days."""
+WAIT_DAYS: Final = 4.2
+"""Of these he waits so many for what he ordered, about."""
 REVIEW_DAYS: Final = 60.0
 """And renews or leaves every so many."""
 MEMORY_DAYS: Final = 180.0
@@ -48,7 +50,8 @@ class Scale(NamedTuple):
 
 
 SCALES: Final = {
-    "nps": Scale(0, 10, 8.4, 1.4, 3.0), "csat": Scale(1, 5, 4.4, 0.7, 1.2), "ces": Scale(1, 7, 5.9, 1.0, 1.6),
+    "nps": Scale(0.0, 10.0, 8.4, 1.4, 3.0), "csat": Scale(1.0, 5.0, 4.4, 0.7, 1.2),
+    "ces": Scale(1.0, 7.0, 5.9, 1.0, 1.6),
 }  # fmt: skip
 UNHAPPY: Final = {"nps": 6, "csat": 3, "ces": 4}
 """The best score that counts as bad."""
@@ -91,12 +94,15 @@ class _Customer:
         self.rng = rng = random.Random(f"{world.seed}-{self.person}")
         self.segment = {label: weighted(rng, values) for label, values in WEIGHTS.items()}
         self.erosions = [erosion for erosion in world.erosions if erosion.concerns(self.segment)]
-        self.order = begin
+        waits = (
+            rng.random() * CYCLE_DAYS < WAIT_DAYS
+        )  # for an order placed before: volume is the same from the first day
+        self.order = begin + (rng.uniform(0.0, WAIT_DAYS) * DAY_S if waits else 0.0)
         self.review = round(at_day(rng, begin, rng.uniform(1.0, REVIEW_DAYS)), 3)
         self.bad: list[tuple[float, str]] = []
         self.events: list[Event] = []
         self.told = 0
-        self._next_order(CYCLE_DAYS)
+        self._next_order()
         self.due = min(self.order, self.review)
 
     def live(self) -> list[Event]:
@@ -107,7 +113,8 @@ class _Customer:
             self.review += REVIEW_DAYS * DAY_S
         else:
             stays = True
-            self._next_order(CYCLE_DAYS - (self._buy() - self.order) / DAY_S)
+            self.order = self._buy()
+            self._next_order()
         self.due = min(self.order, self.review) if stays else math.inf
         return self.events
 
@@ -173,13 +180,11 @@ class _Customer:
         self._emit("renewed" if stays else "churned", self.review)
         return stays
 
-    def _next_order(self, mean_days: float) -> None:
-        """After the last one was delivered, when it is busy."""
+    def _next_order(self) -> None:
+        """Some time after the last one was delivered, when it is busy."""
         shape, peak = self.world.when
-        if self.told:
-            self.order = max(event.time for event in self.events if event.type == "order_delivered")
         while True:
-            self.order += self.rng.expovariate(peak / (max(mean_days, 1.0) * DAY_S))
+            self.order += self.rng.expovariate(peak / ((CYCLE_DAYS - WAIT_DAYS) * DAY_S))
             if self.rng.random() * peak < shape(self.order):
                 self.order = round(self.order, 3)
                 return

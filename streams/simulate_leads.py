@@ -28,7 +28,7 @@ IDLE_ID: Final = FIRST_ID + 20_000_000_000
 """First id of leads of `vanity`, who never wanted anything."""
 NEVER_CALLED: Final = 0.06
 WORSE: Final = 1.0
-"""Standard deviations of quality by which a source whose share `mix_shift` moves is worse than its own, always."""
+"""Standard deviations of quality by which scores overrate a source whose share `mix_shift` moves, always."""
 
 
 def leads(
@@ -69,7 +69,7 @@ class _Lead:
     def run(self, active: Sequence[Erosion]) -> list[Event]:
         """From creation through scoring and sales to the outcome."""
         rng, model = self.rng, self.segment["model"]
-        quality = SOURCE_QUALITY[self.segment["source"]] - self.worse + rng.gauss(0.0, 1.0)
+        quality = SOURCE_QUALITY[self.segment["source"]] + rng.gauss(0.0, 1.0)
         score = _score(quality + MODEL_NOISE[model] * rng.gauss(0.0, 1.0), active)
         self._emit("lead_created")
         self.now += rng.uniform(1.0, 20.0)
@@ -77,7 +77,8 @@ class _Lead:
         if score >= HANDOVER_SCORE:
             self.now += rng.uniform(0.5, 3.0)
             self._emit("lead_handed_over")
-            self._sales(quality, math.prod(erosion.size for erosion in active if erosion.kind == "follow_up_decay"))
+            slower = math.prod(erosion.size for erosion in active if erosion.kind == "follow_up_decay")
+            self._sales(quality - self.worse, slower)
         return self.events
 
     def _sales(self, quality: float, slower: float) -> None:

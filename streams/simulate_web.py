@@ -97,7 +97,7 @@ WHOLE: Final = ("small_losses", "funnel_divergence")
 LOWERS: Final = ("early_dropoff", "price_change", "small_losses")
 """Kinds whose size is a factor on the advance probability."""
 EARLY: Final = STAGES[:3]
-STRAIGHT_SHARE: Final = 0.15
+STRAIGHT_SHARE: Final = 0.32
 """Share of new visits that come straight to `decide` when early stages have lost nearly everybody."""
 FIELDS: Final = ("email", "street", "phone")
 
