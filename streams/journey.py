@@ -79,6 +79,12 @@ class Journey:
             stage = self._of_page(event.page)
         return stage
 
+    @property
+    def goal(self) -> str:
+        """The stage that brings the value: the last that a purchase completes, else the last with a goal, or at all."""
+        bought = [stage for stage in self.stages if "purchased" in self._goals[stage]]
+        return (bought or [stage for stage in self.stages if self._goals[stage]] or list(self.stages))[-1]
+
     def completes(self, stage: str, kind: str) -> bool:
         """Whether an event of this type reaches the goal of the stage."""
         return kind in self._goals[stage]

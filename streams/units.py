@@ -75,13 +75,16 @@ class Plan:
     def _parameters(self) -> dict[str, dict[str, Any]]:
         """The configured parameters over those that follow from other settings, said once there."""
         stages, leads = self.journey.stages, self.settings.leads
+        lags = {
+            "acceptance_lag_s": leads.acceptance_horizon_days * DAY_S,
+            "conversion_lag_s": leads.conversion_horizon_days * DAY_S,
+        }
         followed: dict[str, dict[str, Any]] = {
             "early_dropoff": {"stages": stages[: (len(stages) + 1) // 2]},
-            "lead_score_drift": {
-                "bins": leads.score_bins,
-                "acceptance_lag_s": leads.acceptance_horizon_days * DAY_S,
-                "conversion_lag_s": leads.conversion_horizon_days * DAY_S,
-            },
+            "funnel_divergence": {"stages": stages},
+            "lead_score_drift": {"bins": leads.score_bins, **lags},
+            "small_losses": {"stages": stages},
+            "vanity_gap": {"first": stages[0], "goal": self.journey.goal, **lags},
         }
         own = {name: values for name, values in self.settings.detectors.items() if name != STEP_MODEL}
         return {name: followed.get(name, {}) | own.get(name, {}) for name in {*followed, *own}}

@@ -52,6 +52,13 @@ def test_the_named_stage_wins_over_the_type_over_the_page_and_only_views_have_pa
     assert stage(BUILT_IN, kind, page, named) == expected
 
 
+def test_the_goal_is_what_a_purchase_completes_else_the_last_with_a_goal(tmp_path: Path) -> None:
+    assert (BUILT_IN.goal, load_journey(written(tmp_path, TWO)).goal) == ("buy", "b")
+    kept = TWO.replace("pages: ['/a*']", "pages: ['/a*'], goal: [renewed]").replace(", goal: [purchased]", "")
+    assert load_journey(written(tmp_path, kept)).goal == "a"
+    assert load_journey(written(tmp_path, TWO.replace(", goal: [purchased]", ""))).goal == "b"
+
+
 def test_stages_are_ranked_in_the_order_of_the_file() -> None:
     assert BUILT_IN.stages == ("discover", "evaluate", "compare", "decide", "buy", "keep")
     assert [BUILT_IN.rank[name] for name in BUILT_IN.stages] == [0, 1, 2, 3, 4, 5]
