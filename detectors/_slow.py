@@ -16,7 +16,6 @@ import msgspec
 from detectors._base import OK, WARMING, Bucket, Detector, Verdict
 from detectors._baseline import DAY_S, HOUR_S, Side
 from detectors._intervals import Z95, wilson
-from detectors._onsets import Cohort
 from detectors._scores import WARN_NATS
 from detectors._strata import SlowParams, StrataTable, StratifiedRate
 
@@ -149,7 +148,10 @@ class SlowRates(Detector[SlowObservation, SlowParams]):
             return None
         get = bucket.counts.get
         seen = tuple(
-            [(sum([get(f, 0) for f in rate.hits]), sum([get(f, 0) for f in rate.trials])) for rate in cls.rates.values()]
+            [
+                (sum([get(f, 0) for f in rate.hits]), sum([get(f, 0) for f in rate.trials]))
+                for rate in cls.rates.values()
+            ]
         )
         return SlowObservation(bucket.ts, seen, tuple([get(field, 0) for field in cls.beside]))
 
@@ -213,14 +215,15 @@ class SlowRates(Detector[SlowObservation, SlowParams]):
     def _tell(self, now: float) -> Verdict:
         state = self.state
         levels = [self._level(i, now) for i in range(len(self._tests))]
+        if "warn" not in levels and "alert" not in levels:  # nearly always
+            self._told, state.speaker = (levels.index("ok") if "ok" in levels else 0), NOBODY
+            return OK if "ok" in levels else WARMING
         if state.speaker != NOBODY and RANK[levels[state.speaker]] >= RANK["warn"]:
             worst = state.speaker
         else:
             worst = max(range(len(levels)), key=lambda i: (RANK[levels[i]], self._tests[i].score))
             state.speaker = worst if levels[worst] == "alert" else NOBODY
         self._told = worst
-        if levels[worst] in ("warming", "ok"):
-            return WARMING if levels[worst] == "warming" else OK
         verdict = verdict_of(self._tests[worst], self.rates[self._kinds[worst]].cases, self._lags[worst])
         evidence = {**verdict.evidence, **self.more(worst, verdict)}
         if self.one_claim:

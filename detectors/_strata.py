@@ -25,9 +25,10 @@ from typing import Final
 import msgspec
 from pydantic import Field
 
+from detectors._base import Level
 from detectors._baseline import DAY_S, HOUR_S, Side
 from detectors._onsets import CELL_N, CELL_S, Cell, Change, Cohort, Onsets, OnsetsState, Part, Sums
-from detectors._scores import BACK_SHARE, LEAST_LOOKS, Alarm, Phase, Rise, ScoreParams, SlowTable, _ScoreTest
+from detectors._scores import BACK_SHARE, LEAST_LOOKS, WARN_NATS, Alarm, Phase, Rise, ScoreParams, SlowTable, _ScoreTest
 from detectors._sequential import NoLess, Positive
 
 LOOK_S: Final = 8 * HOUR_S
@@ -37,6 +38,8 @@ STRATUM_PRIOR: Final = 4.0
 SIZES: Final = (0.25, 0.75, 1.25, 2.0)
 SIZE_WEIGHTS: Final = (0.25, 0.35, 0.25, 0.15)
 """Sizes of change that are weighed, as multiples of the typical one; about a half-normal prior."""
+LEAST_WARN: Final = log(LEAST_LOOKS) - WARN_NATS
+"""Evidence below which no test warns, whatever its budget, nats."""
 LEAST_JUMP: Final = 0.02
 MOST_NATS: Final = 600.0
 SURE: Final = 1e18
@@ -189,6 +192,14 @@ class StratifiedRate(_ScoreTest):
         super().__init__(params, state, [RatePart.of(self._sign, self._sd)] * len(self._groups))
         self.onsets: Onsets = _StrataOnsets(state.onsets, self.parts, self.weigh, self.known_by)
         self._take_parts()
+
+    @property
+    def level(self) -> Level:
+        """`warming`, `ok`, `warn` or `alert`."""
+        state = self.state
+        if state.ready and not state.alarm and state.change.statistic < LEAST_WARN:
+            return "ok"  # nearly always; saves the threshold
+        return super().level
 
     @property
     def threshold(self) -> float:

@@ -74,13 +74,16 @@ class Plan:
     def _parameters(self) -> dict[str, dict[str, Any]]:
         """The configured parameters over those that follow from other settings, said once there."""
         stages, leads = self.journey.stages, self.settings.leads
+        scores: dict[str, Any] = {
+            "bins": leads.score_bins,
+            "acceptance_lag_s": leads.acceptance_horizon_days * DAY_S,
+            "conversion_lag_s": leads.conversion_horizon_days * DAY_S,
+        }
         followed: dict[str, dict[str, Any]] = {
             "early_dropoff": {"stages": stages[: (len(stages) + 1) // 2]},
-            "lead_score_drift": {
-                "bins": leads.score_bins,
-                "acceptance_lag_s": leads.acceptance_horizon_days * DAY_S,
-                "conversion_lag_s": leads.conversion_horizon_days * DAY_S,
-            },
+            "follow_up_decay": {"touch_lag_s": leads.touch_horizon_days * DAY_S},
+            "lead_score_drift": scores,
+            "score_inflation": scores,
         }
         own = {name: values for name, values in self.settings.detectors.items() if name != STEP_MODEL}
         return {name: followed.get(name, {}) | own.get(name, {}) for name in {*followed, *own}}

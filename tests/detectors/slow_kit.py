@@ -22,7 +22,9 @@ def weekday_of(ts: float) -> int:
     return int(ts // DAY_S + 3) % 7
 
 
-def times(days: float, per_day: float, rng: random.Random, volume: Callable[[float], float] = lambda _: 1.0) -> Iterable[float]:  # noqa: E501
+def times(
+    days: float, per_day: float, rng: random.Random, volume: Callable[[float], float] = lambda _: 1.0
+) -> Iterable[float]:
     """Event times over a working week with a daily course; `volume`: factor by event time."""
     ts = START_S
     while True:
