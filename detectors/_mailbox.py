@@ -1,8 +1,8 @@
 """Complaints a day against the limits of mailbox providers: absolute, no baseline.
 
-Gmail's and Yahoo's guidelines for bulk senders (in force since February 2024; support.google.com/a/answer/81126,
-senders.yahooinc.com/best-practices) ask to keep the rate of mails reported as spam below 0.1 % and never to reach 0.3 %;
-both reckon by day.
+Gmail's and Yahoo's guidelines for bulk senders (since February 2024; support.google.com/a/answer/81126,
+senders.yahooinc.com/best-practices) ask to keep the rate of mails reported as spam below 0.1 % and never to
+reach 0.3 %; both reckon by day.
 """
 
 from __future__ import annotations

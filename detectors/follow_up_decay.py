@@ -20,7 +20,7 @@ class FollowUpDecayParams(SlowParams):
     """Parameters of `FollowUpDecay`."""
 
     touch_lag_s: float = Field(2 * DAY_S, ge=0, description="event time from hand-over until `touch_n` and `touch_k`"
-                               " are counted, seconds; they are asked only where the marks are not counted")  # fmt: skip
+                               " are counted, seconds; asked only where the marks are not counted")  # fmt: skip
 
 
 class FollowUpDecay(SlowRates):
@@ -104,8 +104,8 @@ def _median(side: str, marks: list[tuple[int, float]]) -> dict[str, float]:
     if not marks:
         return {}
     at, share = 0.0, 0.0
-    for mark, touched in marks:
-        touched = max(touched, share)
+    for mark, seen in marks:
+        touched = max(seen, share)
         if touched >= 0.5:
             return {f"median_touch_h_{side}": at + (mark - at) * (0.5 - share) / (touched - share)}
         at, share = float(mark), touched

@@ -54,7 +54,7 @@ class OverContactParams(SlowParams):
     mail_lag_s: float = Field(3 * DAY_S, ge=0, description="event time from a mail until it is counted what became of"
                               " it, seconds; onsets are told in time of sending")  # fmt: skip
     dose_rise: float = Field(0.1, ge=0, description="share by which the mails that people of equal warmth got in the"
-                             " week before must have risen for a fall of replies to be called over-contact")  # fmt: skip
+                             " week before must have risen for a fall of replies to be over-contact")  # fmt: skip
     warn_limit: float = Field(0.001, gt=0, lt=1, description="complaints per mail in a day from which on it warns")
     alert_limit: float = Field(0.003, gt=0, lt=1, description="the same, from which on it alerts")
     limit_confidence: float = Field(0.999, ge=0.5, lt=1, description="confidence of the lower bound that is held"

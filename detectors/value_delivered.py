@@ -38,7 +38,7 @@ class Answers(msgspec.Struct, array_like=True):
 class ValueDeliveredState(SlowState):
     """What the rates have learnt, and the answers of the last days."""
 
-    days: list[Answers] = []
+    days: list[Answers] = msgspec.field(default_factory=list)
 
 
 class ValueDelivered(SlowRates):

@@ -53,8 +53,9 @@ def stream(days: int, per_day: float, world: World, seed: int, until_day: float 
             dose = min(4, usual + now.more + now.warm_more * warm)
             leaves = (0.003 if warm else 0.012) * (1.0 + 0.5 * dose * now.harm) * now.left
             complains = rng.random() < now.complain
+            replies = (0.4 if warm else 0.08) * now.reply
             fields = {f"mail_n_d{dose}w{warm}": 1, f"mail_left_d{dose}w{warm}": int(rng.random() < leaves),
-                      f"mail_reply_d{dose}w{warm}": int(rng.random() < (0.4 if warm else 0.08) * now.reply)}  # fmt: skip
+                      f"mail_reply_d{dose}w{warm}": int(rng.random() < replies)}  # fmt: skip
             found += [(ts, {"sent": 1}), (ts + 3 * DAY_S, fields)]
             found += [(ts + 5 * HOUR_S, {"complained": 1})] * complains
     return in_buckets("contacts", found)
