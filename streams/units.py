@@ -74,16 +74,21 @@ class Plan:
 
     def _parameters(self) -> dict[str, dict[str, Any]]:
         """The configured parameters over those that follow from other settings, said once there."""
-        stages, leads = self.journey.stages, self.settings.leads
+        stages, leads, customers = self.journey.stages, self.settings.leads, self.settings.customers
         lags = {
             "acceptance_lag_s": leads.acceptance_horizon_days * DAY_S,
             "conversion_lag_s": leads.conversion_horizon_days * DAY_S,
         }
+        scores = {"bins": leads.score_bins, **lags}
         followed: dict[str, dict[str, Any]] = {
             "early_dropoff": {"stages": stages[: (len(stages) + 1) // 2]},
+            "follow_up_decay": {"touch_lag_s": leads.touch_horizon_days * DAY_S},
             "funnel_divergence": {"stages": stages},
-            "lead_score_drift": {"bins": leads.score_bins, **lags},
+            "lead_score_drift": scores,
+            "over_contact": {"mail_lag_s": customers.mail_horizon_days * DAY_S},
+            "score_inflation": scores,
             "small_losses": {"stages": stages},
+            "value_delivered": {"case_lag_s": customers.case_horizon_days * DAY_S},
             "vanity_gap": {"first": stages[0], "goal": self.journey.goal, **lags},
         }
         own = {name: values for name, values in self.settings.detectors.items() if name != STEP_MODEL}
