@@ -584,6 +584,9 @@ class Settings(BaseSettings):
         None, description="YAML that maps pages and event types to stages; none: built in"
     )
     names_file: Path | None = Field(None, description="YAML with more vendor event names; none: only the built-in ones")
+    guardrails_file: Path | None = Field(
+        None, description="YAML of guardrails; none: there are none. deploy/guardrails.yaml is an example"
+    )
     false_pages_per_week: Positive = Field(
         1.0,
         description="false pages that the whole installation may give in a week of event time; thresholds follow from"

@@ -29,6 +29,7 @@ from streams.frames import (
     partition_of,
 )
 from streams.journey import Journey, load_journey
+from streams.said import CONTROL
 from streams.sessionize import Sessionizer
 from streams.settings import Settings, TopicSettings, say_problems
 from streams.signals import wildcard
@@ -36,6 +37,8 @@ from streams.stage import Record
 from streams.tracking import TRACKING
 from streams.watch import Detectors, Observer, Watcher
 
+TO_ALL = frozenset({TRACKING, CONTROL})
+"""Stages whose cells every counts partition gets."""
 STEP_MODEL = "step_model"
 """Name under `detectors` of the parameters of the per-step model, which scores people and is no detector itself."""
 log = logging.getLogger(__name__)
@@ -184,11 +187,11 @@ class WatchUnit(_Unit[Counts, Watcher]):
 def split(counts: Counts, partitions: int) -> list[tuple[int, Counts]]:
     """Counts by counts partition (hash of the stage); each gets the watermark, even without cells.
 
-    Cells of tracking go to all of them, because they say what has to be held back.
+    Cells of tracking go to all of them, because they say what has to be held back, and so do those of what people said.
     """
     cells: list[list[Cell]] = [[] for _ in range(partitions)]
     for cell in counts.cells:
-        for part in cells if cell.stage == TRACKING else (cells[partition_of(cell.stage, partitions)],):
+        for part in cells if cell.stage in TO_ALL else (cells[partition_of(cell.stage, partitions)],):
             part.append(cell)
     return [(target, msgspec.structs.replace(counts, cells=part)) for target, part in enumerate(cells)]
 
