@@ -322,8 +322,9 @@ class Guardrails:
             action=rail.action, runbook=rail.runbook, paging="ticket" if watched.disputed is not None else rail.paging,
             state=burn.judged, left=None if few else burn.left(),
             burn={} if few else {WINDOWS[seconds]: rate for seconds, rate in burn.rates().items()},
-            bad=burn.state.all_bad, total=burn.state.all_total, disputed=None if watched.disputed is None else iso(watched.disputed),
-            why=watched.why, finding=breach_id(rail, last) if last is not None and last.ended is None else None,
+            bad=burn.state.all_bad, total=burn.state.all_total, why=watched.why,
+            disputed=None if watched.disputed is None else iso(watched.disputed),
+            finding=breach_id(rail, last) if last is not None and last.ended is None else None,
             response_s=[taken for breach in breaches if (taken := breach.response_s) is not None],
             breaches=[_shown(rail, breach) for breach in breaches],
         )  # fmt: skip

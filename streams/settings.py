@@ -370,7 +370,7 @@ class MetricSettings(Section):
 
 
 class WebSettings(Section):
-    """The status page and its JSON; read-only."""
+    """The status page and its JSON; read-only, but for acknowledgements by whoever has the token."""
 
     enabled: bool = Field(True, description="serve them")
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with a token")

@@ -28,6 +28,7 @@ from streams.frames import (
     encode_json,
     partition_of,
 )
+from streams.guardrails import load_guardrails
 from streams.journey import Journey, load_journey
 from streams.said import CONTROL
 from streams.sessionize import Sessionizer
@@ -54,13 +55,15 @@ class Plan:
         only: detectors to use; None for all.
 
     Raises:
-        ConfigError: the journey file, a rule of `signals.ignore`, a detector or one of its parameters is wrong.
+        ConfigError: the journey file, the guardrails, a rule of `signals.ignore`, a detector or one of its parameters
+            is wrong.
     """
 
     def __init__(self, settings: Settings, only: list[str] | None = None) -> None:
         self.settings = settings
         self.journey: Journey = load_journey(settings.journey_file)
         self._check_ignored()
+        self.guardrails = load_guardrails(settings.guardrails_file, self.journey.stages, settings.segments)
         self.detectors = Detectors(self._parameters(), only, self.journey.stages)
         try:
             self._model_params = StepModelParams(**settings.detectors.get(STEP_MODEL, {}))
@@ -94,7 +97,7 @@ class Plan:
 
     def watcher(self, partition: int, observer: Observer | None = None) -> Watcher:
         """The detect and judge stages of one counts partition; the observer is told of every observation."""
-        return Watcher(self.settings, self.detectors, partition, observer)
+        return Watcher(self.settings, self.detectors, partition, observer, self.guardrails)
 
 
 class _Unit(ABC, Generic[MessageT, StageT]):

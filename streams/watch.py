@@ -17,12 +17,15 @@ from detectors._base import Bucket, Detector, Params, Verdict
 from detectors._registry import build_params, discover, params_digest
 from streams.budget import PageLog, capacity, pair_shares
 from streams.checkpoints import pack, unpack
-from streams.combine import merge
+from streams.combine import LEADS, merge
 from streams.errors import ConfigError, DetectorFailed
 from streams.findings import Finding
 from streams.frames import NEVER, UNREADABLE, Counts, Segment, partition_of
+from streams.guardrail_findings import Guardrails, GuardrailsState
+from streams.guardrails import Guardrail
 from streams.holds import Hold, Holds
 from streams.judge import Judge, JudgeState, Where
+from streams.said import CONTROL, Said
 from streams.settings import Settings
 from streams.tracking import TRACKING
 from streams.tracking_rows import rows_of
@@ -67,6 +70,7 @@ class State(msgspec.Struct, array_like=True):
         resets: detector → states started afresh, because parameters or version changed.
         shadows: detector states of tracking where another partition tells of it; filled for a snapshot.
         holds: what trust findings wait for; filled for a snapshot.
+        guardrails: state of the guardrails; filled for a snapshot.
     """
 
     watermarks: dict[int, float] = {}
@@ -82,6 +86,7 @@ class State(msgspec.Struct, array_like=True):
     resets: dict[str, int] = {}
     shadows: list[Stream] = []
     holds: list[tuple[Segment, Hold]] = []
+    guardrails: GuardrailsState = msgspec.field(default_factory=GuardrailsState)
 
 
 class Detectors:
@@ -123,14 +128,21 @@ class Watcher:
         detectors: what watches.
         partition: number of the counts partition.
         observer: looks on; None for nobody.
+        guardrails: as configured; only the partition that counts leads watches them.
 
     Attributes:
+        guardrails: they, and what people said of findings.
         verdicts: what every watched stream said last; read by the metrics.
         rates: stage and segment → running sums of counts, for dashboards.
     """
 
     def __init__(
-        self, settings: Settings, detectors: Detectors, partition: int, observer: Observer | None = None
+        self,
+        settings: Settings,
+        detectors: Detectors,
+        partition: int,
+        observer: Observer | None = None,
+        guardrails: Sequence[Guardrail] = (),
     ) -> None:
         self._settings = settings
         self._observer = observer
@@ -138,6 +150,8 @@ class Watcher:
         self._partition = partition
         self._instances: dict[Where, Detector[Any, Any]] = {}
         self._tells_of_tracking = partition_of(TRACKING, settings.topics.counts_partitions) == partition
+        counts_leads = partition_of(LEADS, settings.topics.counts_partitions) == partition
+        self.guardrails = Guardrails(guardrails if counts_leads else ())
         self._shadows: dict[Where, Detector[Any, Any]] = {}
         self._rows: dict[Segment, None] = {}
         self._holds = Holds(detectors.journey)
@@ -206,14 +220,29 @@ class Watcher:
         width_s = self._settings.time.bucket_s
         for ts in sorted(start for start in self._pending if start + width_s <= until):
             cells = self._pending.pop(ts)
+            for field in sorted(cells.pop((CONTROL, ()), ())):
+                self.guardrails.hear(Said.read(field))
             self._track(ts, {key[1]: counts for key, counts in cells.items() if key[0] == TRACKING})
             for key, counts in sorted(cells.items()):
                 if key[0] != TRACKING:
                     self._observe(Bucket(ts, width_s, key[0], counts), key)
+                    self.guardrails.observe(ts, width_s, *key, counts)
             self._holds.move_on(ts + width_s)
             changed += self._judge.settle(ts + width_s)
+            changed += self._guard(ts + width_s)
         state.judged_until = max(state.judged_until, until)
         return changed
+
+    def _guard(self, now: float) -> list[Finding]:
+        """What guardrails say of the bucket that ends now."""
+        found = self.guardrails.settle(now, self._broken_since)
+        for finding in found:
+            self._judge.take(finding)
+        return found
+
+    def _broken_since(self, stage: str, segment: Segment) -> float | None:
+        broken = self._holds.broken(stage, segment, self._rows)
+        return None if broken is None else broken[1].onset
 
     def _track(self, ts: float, cells: dict[Segment, dict[str, int]]) -> None:
         """Judge tracking first: what it says decides which of the other findings have to wait."""
@@ -318,13 +347,15 @@ class Watcher:
         findings = [judge.findings[name] for name in sorted(judge.findings)]
         return msgspec.json.encode(
             (state.streams, findings, judge.open, judge.heard, judge.ended, sorted(state.pending.items()),
-             sorted(state.errors.items()), state.shadows, state.holds)
+             sorted(state.errors.items()), state.shadows, state.holds,
+             state.guardrails)
         )  # fmt: skip
 
     def _gather(self) -> None:
         state = self.state
         state.streams = [Stream(*key, self._instances[key].snapshot()) for key in sorted(self._instances)]
         state.shadows = [Stream(*key, self._shadows[key].snapshot()) for key in sorted(self._shadows)]
+        state.guardrails = self.guardrails.snapshot()
         state.holds = sorted(self._holds.rows.items(), key=lambda entry: entry[0])
         state.pending = {
             ts: [(key, dict(sorted(counts.items()))) for key, counts in sorted(cells.items())]
@@ -335,6 +366,7 @@ class Watcher:
     def _adopt(self, state: State) -> None:
         self.state = state
         self._judge.state = state.judge
+        self.guardrails.restore(state.guardrails)
         self._pending = {ts: dict(cells) for ts, cells in state.pending.items()}
         self._instances, self._shadows, self._pairs = {}, {}, {}
         self._holds.rows = dict(state.holds)

@@ -15,14 +15,18 @@ from click.testing import CliRunner
 from streams.cli import cli
 from streams.errors import ConfigError, UsageError
 from streams.findings import HELD, LEAST, Finding, is_small
-from streams.frames import Counts
+from streams.frames import Cell, Counts
 from streams.guardrail_burn import BIN_S, LEAST_EXCESS, MOST_BREACHES, Breach, Burn, BurnState
 from streams.guardrail_findings import Guardrails, GuardrailsState, breach_id
+from streams.guardrail_openslo import export, take_in
 from streams.guardrails import Guardrail, compare, load_guardrails
 from streams.journey import load_journey
+from streams.metrics_findings import GUARDRAIL, severity_of
+from streams.metrics_guardrails import families
 from streams.said import CONTROL, Said, event_of, id_of, topic_of, written
 from streams.settings import Settings
-from streams.units import split
+from streams.units import Plan, split
+from streams.watch import Watcher
 from tests.conftest import ROOT
 from tests.kit import NOW, T0, door, native, raws, sessionizer, settings_of
 
@@ -459,6 +463,76 @@ def test_it_goes_to_the_first_topic_that_takes_native_events() -> None:
     assert topic_of(Settings(topics={"raw": topics})) == "b"
     with pytest.raises(ConfigError, match=r"topics\.raw: none takes native events"):
         topic_of(Settings(topics={"raw": topics[:1]}))
+
+
+def test_a_watcher_tells_of_guardrails_takes_what_was_said_and_goes_on_after_a_restart() -> None:
+    settings = settings_of().model_copy(update={"guardrails_file": SHIPPED})
+    plan = Plan(settings)
+
+    def drive(watcher: Watcher, hours: range) -> list[Finding]:
+        found = []
+        for hour in hours:
+            bad = 20 if hour < 40 else 90
+            cells = [Cell(T0 + hour * 3600.0, "leads", (), {"touch_24h_n": 100, "touch_24h_k": 100 - bad})]
+            if hour == 70:
+                said = Said("acknowledged", T0 + hour * 3600.0, "leads_untouched", "called | in")
+                cells.append(Cell(T0 + hour * 3600.0, CONTROL, (), {said.field: 1}))
+            found += watcher.apply(Counts(0, hour, T0 + hour * 3600.0 + 10.0, cells))
+        return found
+
+    whole, first = plan.watcher(0), plan.watcher(0)
+    told = drive(whole, range(80))
+    assert {(one.detector, one.kind, one.owner) for one in told} == {("guardrails", "leads_untouched", "sales-ops")}
+    assert told[-1].evidence["response_s"] > 0 and whole.begun["guardrails"] == 1
+    assert [one.id for one in whole.findings] == [told[0].id]
+    again = drive(first, range(65))
+    second = plan.watcher(0)
+    second.restore(first.snapshot())
+    assert again + drive(second, range(60, 80)) == told  # 60 to 64 are repeats
+    assert second.digest_part() == whole.digest_part()
+    assert second.guardrails.view() == whole.guardrails.view()
+    assert (CONTROL, ()) not in whole.rates
+
+
+def test_metrics_of_guardrails() -> None:
+    rails = Guardrails([rail(budget=None, limit=0.3), rail(name="other")])
+    at = feed(rails, 2.0, 0.8)[1]
+    rails.hear(Said("disputed", at, "other", "why"))
+    rails.hear(Said("acknowledged", at, "left", "on it"))
+    rails.settle(at)
+    samples = {(sample.name, *sample.labels.values()): sample.value
+               for family in families(rails.view()) for sample in family.samples}  # fmt: skip
+    left = ("left", "growth-team")
+    assert samples["trustwatch_guardrail_state", *left] == 3.0
+    assert samples["trustwatch_guardrail_disputed", "other", "growth-team"] == 1.0
+    assert samples["trustwatch_guardrail_budget_left_ratio", *left] < 1.0
+    assert samples["trustwatch_guardrail_burn_rate", *left, "6h"] == pytest.approx(0.8 / 0.3, rel=0.1)
+    total = samples["trustwatch_guardrail_events_total", *left]
+    assert total == 2 * 1440 * 5 and samples["trustwatch_guardrail_bad_events_total", *left] / total > 0.75
+    assert samples["trustwatch_guardrail_response_seconds_count", *left] == 1.0
+    assert ("trustwatch_guardrail_budget_left_ratio", "other", "growth-team") not in samples
+
+
+def test_a_guardrail_pages_by_its_level_however_small_the_change(learnt: tuple[bytes, float]) -> None:
+    (finding, *_), _ = feed(resumed(learnt), 0.2, 0.9, learnt[1])
+    small = msgspec.structs.replace(finding, after=finding.before + 0.001)
+    assert severity_of(small, GUARDRAIL) == "page"
+    assert severity_of(msgspec.structs.replace(small, level="warn"), GUARDRAIL) == "ticket"
+
+
+def test_guardrails_and_openslo_meet_in_limits_and_what_does_not_meet_is_said(tmp_path: Path) -> None:
+    rails = load_guardrails(SHIPPED)
+    documents, unmet = export(rails)
+    limits = [one for one in rails if one.limit is not None]
+    assert [one["spec"]["objectives"][0]["target"] for one in documents] == [0.7, 0.999]
+    assert {sentence.partition(":")[0] for sentence in unmet} == {one.name for one in rails}
+    path = tmp_path / "slo.yaml"
+    other = {"apiVersion": "openslo/v1", "kind": "Service", "metadata": {"name": "shop"}}
+    foreign = {"apiVersion": "openslo/v1", "kind": "SLO", "metadata": {"name": "theirs"}, "spec": {}}
+    path.write_text(yaml.safe_dump_all([*documents, other, foreign]))
+    found, said = take_in(path)
+    assert [Guardrail.model_validate(one) for one in found] == limits
+    assert len(said) == 2 and "Service" in said[0] and "trustwatch/source" in said[1]
 
 
 def test_ids_of_findings_are_the_same_on_every_run() -> None:
