@@ -1,8 +1,9 @@
 """All alerts, from one place: `python -m dashboards.alerts [--check]` writes (compares) what follows from them.
 
-Detectors give an alert each by their class (`dashboards._alert_trust`); broken tracking and the line itself have theirs
-beside it; an installation says in `deploy/alerts.yaml` who is told. From that follow rule files of Prometheus, rules
-and routing of Grafana, a configuration of Alertmanager with the same routing, and the runbook.
+Detectors give an alert each by their class (`dashboards._alert_trust`), guardrails by `deploy/guardrails.yaml`; broken
+tracking and the line itself have theirs beside it; an installation says in `deploy/alerts.yaml` who is told. From that
+follow rule files of Prometheus, rules and routing of Grafana, a configuration of Alertmanager with the same routing,
+and the runbook.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 import yaml
 
 from dashboards import _alert_grafana, _alert_prometheus, _alert_routes, names
+from dashboards._alert_guardrails import guardrail_alert, guardrails
 from dashboards._alert_pipeline import CANARY, pipeline_alerts
 from dashboards._alert_recording import recordings
 from dashboards._alert_spec import ROOT, SPEC_FILE, Alert, AlertSpec, load_spec
@@ -51,9 +53,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
 
 
 def all_alerts() -> tuple[Alert, ...]:
-    """Every alert that both Prometheus and Grafana have: of detectors, of tracking, of the line."""
+    """Every alert that both Prometheus and Grafana have: of detectors, guardrails, tracking, and of the line."""
     trust = tuple(detector_alert(name, cls) for name, cls in discover().items())
-    return (*trust, *tracking_alerts(), *pipeline_alerts())
+    rails = tuple(guardrail_alert(one) for one in guardrails())
+    return (*trust, *rails, *tracking_alerts(), *pipeline_alerts())
 
 
 def files(spec: AlertSpec) -> dict[str, str]:

@@ -15,8 +15,10 @@ from typing import Any, Final, NamedTuple
 import click
 
 from dashboards import names
+from dashboards._alert_guardrails import guardrails as configured
 from dashboards._boards_data import data
 from dashboards._boards_finding import finding
+from dashboards._boards_guardrails import guardrails
 from dashboards._boards_hesitation import hesitation
 from dashboards._boards_leads import leads
 from dashboards._boards_overview import overview
@@ -35,6 +37,7 @@ DEFAULTS: Final[Mapping[str, str]] = {
 _OPEN: Final = "rows are open findings: empty while customers are as they were"
 _LEARNT: Final = "baselines are learnt first: a day of events, and 500 trials"
 _LATER: Final = "no horizon of a lead has passed in the time range"
+_GUARDED: Final = "guardrails are optional (guardrails_file), and a budget is known after a week"
 _NONE: Final = "reasons that did not come are left out"
 EMPTY_IN_GOOD_TIMES: Final[Mapping[tuple[str, str, str], str]] = {
     (names.OVERVIEW, "Open findings by severity", "A"): _OPEN,
@@ -55,6 +58,11 @@ EMPTY_IN_GOOD_TIMES: Final[Mapping[tuple[str, str, str], str]] = {
     (names.DATA, "Dead letters by reason", "A"): _NONE,
     (names.DATA, "Dead letters in the time range", "A"): _NONE,
     (names.DATA, "Deploys and definition changes", "A"): "sources that tell of deploys are optional",
+    (names.GUARDRAILS, "Least budget left", "A"): _GUARDED,
+    (names.GUARDRAILS, "Response", "A"): "nothing was acknowledged",
+    **{(names.GUARDRAILS, f"Burn rate of {one.name}", "A"): _GUARDED for one in configured()},
+    **{(names.GUARDRAILS, "All guardrails", letter): _GUARDED for letter in "ABCD"},
+    **{(names.GUARDRAILS, "Guardrails that are hit", letter): _OPEN for letter in "AB"},
     (names.PIPELINE, "Errors", "F"): "detectors without errors are left out",
 }  # fmt: skip
 """(dashboard uid, panel title, letter of the query) → why it may be empty though all is well; all of Finding besides.
@@ -68,8 +76,8 @@ def boards(detectors: Mapping[str, type[Detector[Any, Any]]] | None = None) -> d
     Args:
         detectors: those that have a panel; none: all there are.
     """
-    made = (overview(discover() if detectors is None else detectors), hesitation(), leads(), finding(), data(),
-            pipeline())  # fmt: skip
+    made = (overview(discover() if detectors is None else detectors), hesitation(), leads(), finding(),
+            guardrails(configured()), data(), pipeline())  # fmt: skip
     return {board["uid"]: board for board in made}
 
 

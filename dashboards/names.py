@@ -14,6 +14,7 @@ OVERVIEW: Final = "trust-overview"
 HESITATION: Final = "trust-hesitation-dropoff"
 LEADS: Final = "trust-leads"
 FINDING: Final = "trust-finding"
+GUARDRAILS: Final = "trust-guardrails"
 DATA: Final = "trust-data"
 PIPELINE: Final = "trust-pipeline"
 DASHBOARDS: Final[dict[str, str]] = {
@@ -21,6 +22,7 @@ DASHBOARDS: Final[dict[str, str]] = {
     HESITATION: "Hesitation and drop-off",
     LEADS: "Leads",
     FINDING: "Finding",
+    GUARDRAILS: "Guardrails",
     DATA: "Data trust",
     PIPELINE: "Pipeline",
 }

@@ -14,4 +14,6 @@ CUSTOMERS: Final = "customers"
 """Orders, cases, surveys, renewals: what customers got."""
 TRACKING: Final = "tracking"
 """What events are like, by source."""
-BESIDE: Final = (LEADS, JOURNEY, CONTACTS, CUSTOMERS, TRACKING)
+CONTROL: Final = "control"
+"""What people say, and deploys: no counts."""
+BESIDE: Final = (LEADS, JOURNEY, CONTACTS, CUSTOMERS, TRACKING, CONTROL)

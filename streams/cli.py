@@ -371,6 +371,115 @@ def state_reset(stages: tuple[str, ...], partitions: tuple[int, ...], yes: bool)
     return 0
 
 
+@cli.group()
+def guardrails() -> None:
+    """KPIs with an owner, a limit, a budget of bad events and an action: check, show and compare their files."""
+
+
+@guardrails.command("check")
+@click.argument("files", nargs=-1, type=FILES)
+def guardrails_check(files: tuple[Path, ...]) -> int:
+    """Read files of guardrails, by default the configured one; names file, guardrail and key of what is wrong."""
+    from streams.guardrail_cli import checked
+
+    for path, found in checked(load_settings(), files):
+        click.echo(f"{path}: {len(found)} guardrails are fine")
+    return 0
+
+
+@guardrails.command("show")
+@click.argument("file", required=False, type=FILES)
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+def guardrails_show(file: Path | None, as_json: bool) -> int:
+    """Who owns what, how much may go wrong, and what is done first."""
+    from streams.guardrail_cli import checked, table
+
+    ((_, found),) = checked(load_settings(), (file,) if file else ())
+    if as_json:
+        click.echo(msgspec.json.encode({one.name: one.model_dump(mode="json") for one in found}))
+    else:
+        out.print(table(found))
+    return 0
+
+
+@guardrails.command("diff")
+@click.argument("old", type=FILES)
+@click.argument("new", type=FILES)
+@click.option("--strict", is_flag=True, help="end with 1 if anything was loosened")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+def guardrails_diff(old: Path, new: Path, strict: bool, as_json: bool) -> int:
+    """What has changed in meaning from one file to another."""
+    from streams.guardrails import compare, load_guardrails
+
+    changes = compare(load_guardrails(old), load_guardrails(new))
+    loosened = any(change.loosened for change in changes)
+    if as_json:
+        click.echo(msgspec.json.encode({"loosened": loosened, "changes": changes}))
+    else:
+        for change in changes:
+            click.echo(f"{'LOOSER' if change.loosened else '      '} {change.name}: {change.what}")
+    return int(strict and loosened)
+
+
+@guardrails.command("export")
+@click.argument("file", required=False, type=FILES)
+def guardrails_export(file: Path | None) -> int:
+    """Guardrails as OpenSLO v1 documents, on standard output; what does not meet is said on standard error."""
+    from streams.guardrail_cli import checked
+    from streams.guardrail_openslo import export
+
+    ((_, found),) = checked(load_settings(), (file,) if file else ())
+    documents, unmet = export(found)
+    for sentence in unmet:
+        err.print(sentence, highlight=False, markup=False)
+    click.echo(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120), nl=False)
+    return 0
+
+
+@guardrails.command("import")
+@click.argument("file", type=FILES)
+def guardrails_import(file: Path) -> int:
+    """OpenSLO v1 documents that `export` wrote, or the like, as guardrails; what does not meet is said."""
+    from streams.guardrail_openslo import take_in
+
+    found, unmet = take_in(file)
+    for sentence in unmet:
+        err.print(sentence, highlight=False, markup=False)
+    click.echo(yaml.safe_dump({"guardrails": found}, sort_keys=False, allow_unicode=True, width=120), nl=False)
+    return int(not found)
+
+
+@cli.command()
+@click.argument("what", metavar="ID")
+@click.option("--note", default="", help="what you do about it; no names of people: what looks personal is redacted")
+@click.option("--time", "when", help="when, ISO 8601; default: now")
+def ack(what: str, note: str, when: str | None) -> int:
+    """Say that you act on a finding, by its id, or on a guardrail that is hit, by its name; the first time counts."""
+    from streams.said import say
+
+    click.echo(say(load_settings(), "acknowledged", what, note, _milliseconds(when) / 1000))
+    return 0
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--why", default="", help="what is wrong with the KPI; what looks personal is redacted")
+@click.option("--resolve", is_flag=True, help="it is questioned no more")
+@click.option("--time", "when", help="when, ISO 8601; default: now")
+def dispute(name: str, why: str, resolve: bool, when: str | None) -> int:
+    """Question a guardrail: it is shown as such, and its pages become tickets, until --resolve."""
+    from streams.guardrail_cli import require_known
+    from streams.said import say
+
+    settings = load_settings()
+    if bool(why) == resolve:
+        raise UsageError("dispute: say either --why, to question it, or --resolve")
+    require_known(settings, name)
+    kind = "dispute_resolved" if resolve else "disputed"
+    click.echo(say(settings, kind, name, why, _milliseconds(when) / 1000))
+    return 0
+
+
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 def doctor(as_json: bool) -> int:

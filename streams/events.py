@@ -22,8 +22,12 @@ CRM_TYPES: Final = frozenset({
     "lead_lost", "email_sent", "email_opened", "email_clicked", "unsubscribed", "complained", "order_placed",
     "order_delivered", "case_opened", "case_solved", "survey_answered", "renewed", "churned",
 })  # fmt: skip
-CONTROL_TYPES: Final = frozenset({"deployed", "definition_changed", "erasure_requested", "consent_withdrawn"})
 FORGET_TYPES: Final = frozenset({"erasure_requested", "consent_withdrawn"})
+SAID_TYPES: Final = frozenset({"acknowledged", "disputed", "dispute_resolved"})
+"""What people say of findings and guardrails (`streams.said`): on the line, so that it is exact and can be replayed."""
+TOLD_TYPES: Final = SAID_TYPES | {"deployed", "definition_changed"}
+"""Control events that judges are told of, in cells of the stage `control`."""
+CONTROL_TYPES: Final = TOLD_TYPES | FORGET_TYPES
 CLOCK: Final = "clock"
 """Punctuation: its source promises that nothing older than `time` follows. Sent by `replay` at the end of a file and
 by sources that are often quiet; it moves the watermark, belongs to no person and is not counted as an event."""
@@ -42,10 +46,12 @@ _FIRST: Final = (RENAMED, "erasure_requested", "consent_withdrawn", LINKED, "lea
 RANK: Final = {kind: rank for rank, kind in enumerate([*_FIRST, *sorted(EVENT_TYPES - {*_FIRST})])}
 """The order of events of one person that carry the same time (CRM webhooks often do): created, labelled, scored, …"""
 
+NOTE: Final = "note"
+"""Property of `SAID_TYPES` alone: words of our own people, scrubbed word by word; of other events it is dropped."""
 PROPERTY_TYPES: Final[dict[str, type[float] | type[bool] | type[str]]] = {
     "dwell_s": float, "scroll_ratio": float, "element": str, "x": float, "y": float, "dead": bool, "form": str,
     "field": str, "value": float, "score": float, "model": str, "reason": str, "promised_at": float, "correct": bool,
-    "kind": str, "scale_max": float, "what": str,
+    "kind": str, "scale_max": float, "what": str, NOTE: str,
 }  # fmt: skip
 """The only properties that pass the door, with their type; times are epoch seconds. All others are dropped."""
 

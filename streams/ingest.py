@@ -23,6 +23,7 @@ from streams.events import (
     LINKED,
     OTHER,
     RENAMED,
+    SAID_TYPES,
     WEB_TYPES,
     Event,
     Outcome,
@@ -262,7 +263,7 @@ class Door:
         self._section(home, source).items.append(item)
         if kind not in CONTROL_TYPES:
             event.also_person = None  # an echo tells it
-        elif kind not in FORGET_TYPES:
+        elif kind not in FORGET_TYPES and kind not in SAID_TYPES:
             self._note_control(event)
         if kind in FORGET_TYPES or echoes:
             self._broadcast(source, echoes, item, home)

@@ -292,6 +292,12 @@ class Judge:
         before = self._ended.get(family, {})
         self._ended[family] = {root: at for root, at in before.items() if now - at < ECHO_S} | {segment: now}
 
+    def take(self, finding: Finding) -> None:
+        """Keep a finding that somebody else decided on: a guardrail's."""
+        if finding.id not in self.findings and finding.resolved_at is None:
+            self._state.begun[finding.detector] = self._state.begun.get(finding.detector, 0) + 1
+        self._keep(finding)
+
     def _keep(self, finding: Finding) -> Finding:
         findings = self._state.findings
         findings[finding.id] = finding

@@ -31,6 +31,7 @@ from streams.metrics_caught_up import CaughtUp
 from streams.metrics_confidence import families as confidence_and_ledger
 from streams.metrics_counts import families as scores_and_survival
 from streams.metrics_findings import families as open_findings
+from streams.metrics_guardrails import families as guardrails
 from streams.sessionize import Sessionizer
 from streams.settings import MetricSettings
 from streams.signals import SIGNALS
@@ -169,6 +170,7 @@ class LineCollector(Collector):
         yield from _detectors(watchers)
         yield from _findings(watchers, counted, names)
         yield from open_findings(watchers, classes, segment_label)
+        yield from guardrails(view for watcher in watchers for view in watcher.guardrails.view())
         yield _annotations(line.annotator.outcomes)
         yield from _pages(watchers, {name: cls.alert.severity for name, cls in classes.items()})
         yield GaugeMetricFamily(

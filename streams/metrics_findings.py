@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from detectors._base import AlertOn, Detector
 from streams.findings import Finding, is_context, is_small
 from streams.frames import Segment
+from streams.guardrail_findings import DETECTOR as GUARDRAILS
 from streams.watch import Watcher
 
 Severity = Literal["page", "ticket", "none"]
@@ -23,6 +24,8 @@ TINY_EFFECT: Final = 0.1
 """A change of a share by less (Cohen's h, half of what is called small) never wakes anyone: 30 % that become 25.6 %."""
 TINY_CHANGE: Final = 0.1
 """The same for other units: a tenth of what was before."""
+GUARDRAIL: Final = AlertOn()
+"""A guardrail's finding is an `alert` when it is to page."""
 LABELS: Final = ("detector", "kind", "stage", "segment", "direction", "finding")
 NUMBERS: Final[dict[str, tuple[str, Callable[[Finding], float]]]] = {
     "trustwatch_open_finding_onset_timestamp_seconds": (
@@ -73,7 +76,10 @@ def families(
         labels=[*LABELS, "level", "severity", "owner"],
     )
     for finding, values in labelled:
-        severity = severity_of(finding, classes[finding.detector].alert) if finding.detector in classes else "ticket"
+        alert = GUARDRAIL if finding.detector == GUARDRAILS else None
+        if finding.detector in classes:
+            alert = classes[finding.detector].alert
+        severity = "ticket" if alert is None else severity_of(finding, alert)
         is_open.add_metric([*values, finding.level, severity, finding.owner], 1)
     yield is_open
     for name, (meaning, read) in NUMBERS.items():
@@ -105,6 +111,8 @@ def severity_of(finding: Finding, alert: AlertOn) -> Severity:
 
 
 def _is_tiny(finding: Finding) -> bool:
+    if finding.detector == GUARDRAILS:
+        return False  # how much is too much its owner has said
     if finding.unit == "ratio":
         return effect_size(finding.before, finding.after) < TINY_EFFECT
     return abs(finding.after - finding.before) < TINY_CHANGE * abs(finding.before)

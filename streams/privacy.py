@@ -17,7 +17,19 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from streams.errors import ConfigError
-from streams.events import CLOCK, OTHER, PROPERTY_TYPES, WEB_TYPES, Event, Former, Outcome, Rejection, Value
+from streams.events import (
+    CLOCK,
+    NOTE,
+    OTHER,
+    PROPERTY_TYPES,
+    SAID_TYPES,
+    WEB_TYPES,
+    Event,
+    Former,
+    Outcome,
+    Rejection,
+    Value,
+)
 from streams.settings import ENV_PREFIX, Settings
 
 OFFLINE_KEY: Final = b"trustwatch-offline-not-a-secret"
@@ -26,6 +38,7 @@ REDACTED: Final = "redacted"
 PSEUDONYM_BYTES: Final = 16
 MAX_PATH_SEGMENTS: Final = 8
 """Deeper paths are cut; journeys name pages by their first segments."""
+MAX_NOTE_CHARS: Final = 200
 MAX_RAW_CHARS: Final = 2048
 """No more of a text is looked at: patterns take time with its length."""
 _PAGE_ID_CHARS: Final = 8
@@ -261,16 +274,29 @@ class Privacy:
         if event.segment:
             event.segment = self._segment(tuple(event.segment.items()))
         if event.properties:
+            note = event.properties.pop(NOTE, None)
             event.properties = {
                 name: clean
                 for name, value in event.properties.items()
                 if (clean := self._typed(name, value)) is not None
             }
+            if isinstance(note, str) and event.type in SAID_TYPES:
+                event.properties[NOTE] = self.note(note)
 
     def _clean_labels(self, labels: tuple[tuple[str, str], ...]) -> dict[str, str]:
         """Shared by all events that carry the same labels, so never to be changed."""
         words = {label: self._word(raw) for label, raw in labels if label in self._labels}
         return {label: word for label, word in words.items() if word}
+
+    def note(self, raw: str) -> str:
+        """A sentence without what may identify somebody; a word that does is redacted, and all if words together do.
+
+        >>> Privacy(b"a key of your own").note("rolled back, ask anna@example.org")
+        'rolled back, ask redacted'
+        """
+        words = [self._word(word) for word in raw[:MAX_RAW_CHARS].split()]
+        text = " ".join(word for word in words if word)[:MAX_NOTE_CHARS]
+        return REDACTED if looks_personal(text) or self._is_scrubbed(text) else text
 
     def _typed(self, name: str, value: Value) -> Value | None:
         """A property of the allow-list in its own type; None drops it. Formats have refused wrong types before."""

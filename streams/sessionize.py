@@ -33,11 +33,23 @@ from streams.customers import CUSTOMER_TYPES, Customer, Customers
 from streams.customers import merged as merged_customers
 from streams.erasure import Erased, Letters, Remembered, Withdrawn, number_of
 from streams.errors import CheckpointRefused
-from streams.events import CRM_TYPES, FORGET_TYPES, LINKED, RANK, RENAMED, WEB_TYPES, Event, Former
+from streams.events import (
+    CRM_TYPES,
+    FORGET_TYPES,
+    LINKED,
+    NOTE,
+    RANK,
+    RENAMED,
+    TOLD_TYPES,
+    WEB_TYPES,
+    Event,
+    Former,
+)
 from streams.frames import NEVER, SLICES, UNREADABLE, Cell, Counts, Frame, Item, Mark, Place, Section, letter_id
 from streams.identity import Identity, Links, window_of
 from streams.journey import Journey
 from streams.leads import LEAD_TYPES, Lead, Leads, merged
+from streams.said import CONTROL, Said, id_of
 from streams.sessions import Counter, Session, Sessions
 from streams.settings import Settings
 from streams.tracking import DEVICE, Tracker, TrackingState
@@ -49,6 +61,8 @@ SAID_AGAIN: Final = frozenset({LINKED, RENAMED})
 """Events that ingest makes, and may make again after a crash."""
 TOLD: Final = FORGET_TYPES | SAID_AGAIN
 """Events that say something of a person, and are none of what a person does."""
+MOST_SAID: Final = 50
+"""Control events of one bucket that are told on: people say few things, and a program that says many is at fault."""
 FAR_S: Final = 1e12
 """No event time is that far from 1970; what is came from another writer, and would break the arithmetic."""
 log = logging.getLogger(__name__)
@@ -204,6 +218,7 @@ class Sessionizer:
         self._withdrawn = Withdrawn(settings.limits.withdrawn)
         self._erased = Erased(settings.limits.withdrawn)
         self.released: list[str] = []
+        self._said: list[str] = []
         self.state = State()
 
     @property
@@ -411,6 +426,8 @@ class Sessionizer:
             cells.extend(closed)
             cells.extend(self._across.cells(bucket * self._bucket_s, closed))
             cells.extend(self._tracker.close(bucket))
+            if self._said:
+                cells.append(self._tell_said(bucket))
             if self._combiner.is_crowded:
                 self._recode()
         self._work_off(limit, reached)
@@ -706,6 +723,8 @@ class Sessionizer:
             return
         lead = leads.get(person)
         if event.type not in LEAD_TYPES:
+            if event.type in TOLD_TYPES:
+                self._hear(event)
             if lead is not None and event.type not in CRM_TYPES:  # nobody mapped it, but it may tell a label
                 self._leads.apply(lead, event)
             return
@@ -717,6 +736,18 @@ class Sessionizer:
             self._set_lead_timers(lead, bucket)
         if self._leads.apply(lead, event):
             self._set_lead_timers(lead, bucket)
+
+    def _hear(self, event: Event) -> None:
+        """Somebody said something: judges are told when the bucket closes."""
+        if len(self._said) == MOST_SAID:
+            log.warning("sessionize[%d]: more than %d control events at once; passed over", self._partition, MOST_SAID)
+        what, note = event.properties.get("what"), event.properties.get(NOTE, "")
+        if len(self._said) < MOST_SAID and isinstance(what, str):
+            self._said.append(Said(event.type, event.time, id_of(what), str(note)).field)
+
+    def _tell_said(self, bucket: int) -> Cell:
+        said, self._said = self._said, []
+        return Cell(bucket * self._bucket_s, CONTROL, (), dict.fromkeys(said, 1))
 
     def _judge_lead(self, person: str, end: float, bucket: int) -> None:
         lead = self.state.leads.get(person)

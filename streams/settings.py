@@ -399,7 +399,7 @@ class MetricSettings(Section):
 
 
 class WebSettings(Section):
-    """The status page and its JSON; read-only."""
+    """The status page and its JSON; read-only, but for acknowledgements by whoever has the token."""
 
     enabled: bool = Field(True, description="serve them")
     host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with a token")
@@ -613,6 +613,9 @@ class Settings(BaseSettings):
         None, description="YAML that maps pages and event types to stages; none: built in"
     )
     names_file: Path | None = Field(None, description="YAML with more vendor event names; none: only the built-in ones")
+    guardrails_file: Path | None = Field(
+        None, description="YAML of guardrails; none: there are none. deploy/guardrails.yaml is an example"
+    )
     false_pages_per_week: Positive = Field(
         1.0,
         description="false pages that the whole installation may give in a week of event time; thresholds follow from"

@@ -30,13 +30,17 @@ from streams.frames import (
     encode_json,
     partition_of,
 )
+from streams.guardrails import load_guardrails
 from streams.journey import Journey, load_journey
+from streams.said import CONTROL
 from streams.sessionize import Sessionizer
 from streams.settings import Settings, TopicSettings, say_problems
 from streams.signals import wildcard
 from streams.stage import Record
 from streams.watch import Detectors, Observer, Watcher
 
+TO_ALL = frozenset({TRACKING, JOURNEY, CONTROL})
+"""Stages whose cells every counts partition gets."""
 STEP_MODEL = "step_model"
 """Name under `detectors` of the parameters of the per-step model, which scores people and is no detector itself."""
 log = logging.getLogger(__name__)
@@ -52,13 +56,15 @@ class Plan:
         only: detectors to use; None for all.
 
     Raises:
-        ConfigError: the journey file, a rule of `signals.ignore`, a detector or one of its parameters is wrong.
+        ConfigError: the journey file, the guardrails, a rule of `signals.ignore`, a detector or one of its parameters
+            is wrong.
     """
 
     def __init__(self, settings: Settings, only: list[str] | None = None) -> None:
         self.settings = settings
         self.journey: Journey = load_journey(settings.journey_file)
         self._check_ignored()
+        self.guardrails = load_guardrails(settings.guardrails_file, self.journey.stages, settings.segments)
         self.detectors = Detectors(self._parameters(), only, self.journey.stages)
         try:
             self._model_params = StepModelParams(**settings.detectors.get(STEP_MODEL, {}))
@@ -100,7 +106,7 @@ class Plan:
 
     def watcher(self, partition: int, observer: Observer | None = None) -> Watcher:
         """The detect and judge stages of one counts partition; the observer is told of every observation."""
-        return Watcher(self.settings, self.detectors, partition, observer)
+        return Watcher(self.settings, self.detectors, partition, observer, self.guardrails)
 
 
 class _Unit(ABC, Generic[MessageT, StageT]):
@@ -195,13 +201,13 @@ def split(counts: Counts, partitions: int) -> list[tuple[int, Counts]]:
 
     What is counted beside the stages is in one partition, which sees all of a company (`company_partition`). Cells of
     tracking go to all of them, because they say what has to be held back, and so do those of the whole journey, because
-    they say which indicators are proven.
+    they say which indicators are proven, and those of what people said.
     """
     cells: list[list[Cell]] = [[] for _ in range(partitions)]
     company = company_partition(partitions)
     for cell in counts.cells:
         stage = cell.stage
-        if stage in (TRACKING, JOURNEY):
+        if stage in TO_ALL:
             for part in cells:
                 part.append(cell)
         else:

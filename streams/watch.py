@@ -25,8 +25,11 @@ from streams.context import Context
 from streams.errors import ConfigError, DetectorFailed
 from streams.findings import Finding, of_change
 from streams.frames import NEVER, UNREADABLE, Counts, Segment, company_partition, partition_of
+from streams.guardrail_findings import Guardrails, GuardrailsState
+from streams.guardrails import Guardrail
 from streams.holds import Hold, Holds
 from streams.judge import Judge, JudgeState, Where
+from streams.said import CONTROL, Said
 from streams.settings import Settings
 from streams.tracking_rows import rows_of
 from streams.validation import ADVANCE, Validator, ValidatorState
@@ -76,6 +79,7 @@ class State(msgspec.Struct, array_like=True):
         validation: which indicators are proven; filled for a snapshot.
         changes: the latest changes of that, oldest first.
         books: index and ledger, where they are kept; filled for a snapshot.
+        guardrails: state of the guardrails; filled for a snapshot.
     """
 
     watermarks: dict[int, float] = {}
@@ -94,6 +98,7 @@ class State(msgspec.Struct, array_like=True):
     validation: ValidatorState = msgspec.field(default_factory=ValidatorState)
     changes: list[Finding] = []
     books: bytes = b""
+    guardrails: GuardrailsState = msgspec.field(default_factory=GuardrailsState)
 
 
 class Detectors:
@@ -138,15 +143,22 @@ class Watcher:
         detectors: what watches.
         partition: number of the counts partition.
         observer: looks on; None for nobody.
+        guardrails: as configured; only the partition that counts leads watches them.
 
     Attributes:
+        guardrails: they, and what people said of findings.
         verdicts: what every watched stream said last; read by the metrics.
         rates: stage and segment → running sums of counts, for dashboards.
         books: confidence index and trust ledger; None in all partitions but the one that counts leads.
     """
 
     def __init__(
-        self, settings: Settings, detectors: Detectors, partition: int, observer: Observer | None = None
+        self,
+        settings: Settings,
+        detectors: Detectors,
+        partition: int,
+        observer: Observer | None = None,
+        guardrails: Sequence[Guardrail] = (),
     ) -> None:
         self._settings = settings
         self._observer = observer
@@ -155,6 +167,7 @@ class Watcher:
         self._instances: dict[Where, Detector[Any, Any]] = {}
         self._sees_company = company_partition(settings.topics.counts_partitions) == partition
         self._tells_of_tracking = partition_of(TRACKING, settings.topics.counts_partitions) == partition
+        self.guardrails = Guardrails(guardrails if self._sees_company else ())
         self._shadows: dict[Where, Detector[Any, Any]] = {}
         self._rows: dict[Segment, None] = {}
         self._holds = Holds(detectors.journey)
@@ -238,15 +251,19 @@ class Watcher:
         width_s = self._settings.time.bucket_s
         for ts in sorted(start for start in self._pending if start + width_s <= until):
             cells = self._pending.pop(ts)
+            for field in sorted(cells.pop((CONTROL, ()), ())):
+                self.guardrails.hear(Said.read(field))
             self._track(ts, {key[1]: counts for key, counts in cells.items() if key[0] == TRACKING})
             for key, counts in sorted(cells.items()):
                 if key[0] != TRACKING and (key[0] != JOURNEY or self._sees_company):
                     self._observe(Bucket(ts, width_s, key[0], counts), key)
+                    self.guardrails.observe(ts, width_s, *key, counts)
             self._holds.move_on(ts + width_s)
             changed += self._validate(ts + width_s, cells)
             if self.books is not None:
                 self.books.settle(ts + width_s, self._gains())
             changed += self._judge.settle(ts + width_s)
+            changed += self._guard(ts + width_s)
         state.judged_until = max(state.judged_until, until)
         return changed
 
@@ -272,6 +289,17 @@ class Watcher:
         for gain in self.validator.gains():
             if gain.outcome == ADVANCE:
                 yield Gain(gain.stage, gain.indicator, gain.gain, gain.log_odds, gain.state)
+
+    def _guard(self, now: float) -> list[Finding]:
+        """What guardrails say of the bucket that ends now."""
+        found = self.guardrails.settle(now, self._broken_since)
+        for finding in found:
+            self._judge.take(finding)
+        return found
+
+    def _broken_since(self, stage: str, segment: Segment) -> float | None:
+        broken = self._holds.broken(stage, segment, self._rows)
+        return None if broken is None else broken[1].onset
 
     def _track(self, ts: float, cells: dict[Segment, dict[str, int]]) -> None:
         """Judge tracking first: what it says decides which of the other findings have to wait."""
@@ -378,7 +406,8 @@ class Watcher:
         findings = [judge.findings[name] for name in sorted(judge.findings)]
         return msgspec.json.encode(
             (state.streams, findings, judge.open, judge.heard, judge.ended, sorted(state.pending.items()),
-             sorted(state.errors.items()), state.shadows, state.holds, state.validation, state.changes, state.books)
+             sorted(state.errors.items()), state.shadows, state.holds, state.validation, state.changes, state.books,
+             state.guardrails)
         )  # fmt: skip
 
     def _gather(self) -> None:
@@ -386,6 +415,7 @@ class Watcher:
         state.streams = [Stream(*key, self._instances[key].snapshot()) for key in sorted(self._instances)]
         state.shadows = [Stream(*key, self._shadows[key].snapshot()) for key in sorted(self._shadows)]
         state.validation = self.validator.snapshot()
+        state.guardrails = self.guardrails.snapshot()
         state.holds = sorted(self._holds.rows.items(), key=lambda entry: entry[0])
         state.pending = {
             ts: [(key, dict(sorted(counts.items()))) for key, counts in sorted(cells.items())]
@@ -397,6 +427,7 @@ class Watcher:
     def _adopt(self, state: State) -> None:
         self.state = state
         self._judge.state = state.judge
+        self.guardrails.restore(state.guardrails)
         self._pending = {ts: dict(cells) for ts, cells in state.pending.items()}
         self._instances, self._shadows, self._pairs = {}, {}, {}
         self._holds.rows = dict(state.holds)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from dashboards import names
+from dashboards._alert_guardrails import alert_name, guardrails
 from dashboards._alert_pipeline import CANARY
 from dashboards._alert_recording import recordings
 from dashboards._alert_spec import SPEC_FILE, AlertSpec, load_spec
@@ -119,7 +120,8 @@ def test_a_retired_alert_is_deleted_from_grafana_and_one_that_is_alive_cannot_be
 
 def test_every_detector_has_one_alert_that_follows_from_its_class() -> None:
     trust = {alert.name: alert for alert in all_alerts() if alert.area == "trust"}
-    assert set(trust) == {names.alert_name(name) for name in discover()}
+    rails = {alert_name(one.name) for one in guardrails()}
+    assert rails and set(trust) == {names.alert_name(name) for name in discover()} | rails
 
     class Patient(EarlyDropoff):
         """Waits."""

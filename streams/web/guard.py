@@ -23,6 +23,8 @@ COOKIE_S: Final = 7 * 86_400
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Open to all who reach the port: they hold no data, and orchestrators ask by address, without a token."""
 SESSION: Final = "/api/session"
+ACK: Final = "/api/ack"
+"""The one path that changes something; only with a token, and only from this page or with the token in hand."""
 METHODS: Final = ("GET", "HEAD")
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none';"
@@ -44,6 +46,8 @@ class Asked(msgspec.Struct, frozen=True):
     host: str = ""
     authorization: str = ""
     cookie: str = ""
+    origin: str = ""
+    content_type: str = ""
 
 
 class Refused(Exception):
@@ -79,6 +83,9 @@ class Guard:
         Raises:
             Refused: with the status to answer with.
         """
+        if asked.method == "POST" and asked.path == ACK:
+            self._check_change(asked)
+            return
         if asked.method not in METHODS:
             raise Refused(405, "the status page is read-only", Allow=", ".join(METHODS))
         if asked.path in PROBES:
@@ -90,6 +97,23 @@ class Guard:
             raise Refused(
                 401, "a token is needed: Authorization: Bearer …", WWW_Authenticate='Bearer realm="trustwatch"'
             )
+
+    def _check_change(self, asked: Asked) -> None:
+        """Let a change pass: whoever makes it has the token, and no other site made their browser do it.
+
+        JSON makes a browser ask first before it sends this for another site, and nobody here says yes.
+        """
+        if self._token is None:
+            raise Refused(403, "nobody may write here without a token. Fix: set web.token, or use `trustwatch ack`")
+        if not self._is_ours(asked.host):
+            raise Refused(403, "not a name of this worker")
+        if not self.knows(asked):
+            raise Refused(401, "a token is needed", WWW_Authenticate='Bearer realm="trustwatch"')
+        if asked.content_type.partition(";")[0].strip().lower() != "application/json":
+            raise Refused(415, "send application/json")
+        here = urlsplit(asked.origin).netloc.lower() == asked.host.lower() != ""
+        if not here and (asked.origin or not asked.authorization):
+            raise Refused(403, "asked for by another site")
 
     def knows(self, asked: Asked) -> bool:
         """Whether the token, or a cookie made of it, was shown; both are compared in constant time."""

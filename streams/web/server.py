@@ -21,10 +21,11 @@ import msgspec
 from aiohttp import web
 from mode import Service
 
-from streams.errors import ConfigError
+from streams.errors import ConfigError, TrustwatchError, UsageError
+from streams.said import say
 from streams.settings import WebSettings
 from streams.web.documents import NotFound, waits_for
-from streams.web.guard import COOKIE, COOKIE_S, HEADERS, PROBES, SESSION, Asked, Guard, Refused
+from streams.web.guard import ACK, COOKIE, COOKIE_S, HEADERS, PROBES, SESSION, Asked, Guard, Refused
 from streams.web.reader import Busy, Document, Reader, document
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ CONNECTIONS: Final = 64
 """One more takes the place of one that waits: probes get through, however many pages are open."""
 ANSWERS: Final = 48
 """Answers with data that may be under way at once; the other connections are for what needs no reading."""
+ACK_BYTES: Final = 4_000
+"""No more of an acknowledgement is read: a longer one is no JSON then."""
 BORN_S: Final = 0.05
 FIRST_REQUEST_S: Final = 10.0
 """A connection that has not asked for anything by then is closed."""
@@ -168,6 +171,13 @@ class _Full(asyncio.Protocol):
         transport.close()
 
 
+class Ack(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /api/ack` takes: the id of a finding, and what is done about it."""
+
+    id: str
+    note: str = ""
+
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -175,7 +185,7 @@ def application(line: Line, reader: Reader, silent_s: Callable[[], float]) -> we
     """The routes, behind the guard."""
     guard, pages = Guard(line.settings), _static()
     app = web.Application(middlewares=[_guarded(guard, reader.worker)])
-    places = asyncio.Semaphore(ANSWERS)
+    places, writing = asyncio.Semaphore(ANSWERS), asyncio.Lock()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         name, what = request.match_info["name"], request.match_info.get("what", "")
@@ -201,6 +211,24 @@ def application(line: Line, reader: Reader, silent_s: Callable[[], float]) -> we
             )
         return response
 
+    async def acknowledge(request: web.Request) -> web.StreamResponse:
+        async with asyncio.timeout(ANSWER_S):
+            body = await request.read()
+        try:
+            asked = msgspec.json.decode(body[:ACK_BYTES], type=Ack)
+        except msgspec.MsgspecError as error:
+            raise Refused(400, 'send {"id": …, "note": …}') from error
+        if writing.locked():
+            raise Busy("somebody else is writing. Fix: ask again")
+        async with writing:
+            try:
+                said = await asyncio.to_thread(say, line.settings, "acknowledged", asked.id, asked.note, time.time())
+            except UsageError as error:
+                raise Refused(400, str(error)) from error
+            except TrustwatchError as error:
+                raise Refused(503, str(error)) from error
+        return _say(202, {"said": said})
+
     async def healthz(_: web.Request) -> web.StreamResponse:
         silent = silent_s()
         return _say(200 if silent < STUCK_S else 503, {"alive": silent < STUCK_S, "silent_s": round(silent, 1)})
@@ -214,6 +242,7 @@ def application(line: Line, reader: Reader, silent_s: Callable[[], float]) -> we
         ("/api/{name}/{what}", answer), ("/{path:.*}", page),
     ):  # fmt: skip
         app.router.add_get(path, handler)
+    app.router.add_post(ACK, acknowledge)
     return app
 
 
@@ -221,8 +250,8 @@ def _guarded(guard: Guard, worker: str) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = request.headers
-        asked = Asked(request.method, request.path, headers.get("Host", ""), headers.get("Authorization", ""),
-                      headers.get("Cookie", ""))  # fmt: skip
+        told = ("Host", "Authorization", "Cookie", "Origin", "Content-Type")
+        asked = Asked(request.method, request.path, *(headers.get(name, "") for name in told))
         try:
             guard.check(asked)
             response = await handler(request)

@@ -131,6 +131,28 @@ function drawn(body, chart) {
     h("details", {}, h("summary", {}, "The same in numbers"), h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Series" }, numbers))];
 }
 
+/** A form with which the owner says that somebody acts on it; the answer comes with the next look at the line. */
+function acknowledge(finding) {
+  if (finding.evidence.acknowledged_at !== undefined) return h("p.quiet", {}, `acknowledged ${when(finding.evidence.acknowledged_at)}`);
+  const said = h("span.quiet", { role: "status" });
+  const note = h("input", { type: "text", name: "note", maxlength: "200", autocomplete: "off", "data-key": "note",
+    placeholder: "what you do about it; no names of people" });
+  const send = async (event) => {
+    event.preventDefault();
+    said.textContent = "…";
+    try {
+      const answer = await fetch("/api/ack", { method: "POST", headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ id: finding.id, note: note.value }) });
+      const body = await answer.json();
+      said.textContent = answer.ok ? "said; it shows here when the line has taken it up" : body.error;
+    } catch {
+      said.textContent = "this worker does not answer";
+    }
+  };
+  return h("form.ack", { onsubmit: send }, h("label", {}, "Note ", note), " ",
+    h("button", { type: "submit", "data-key": "ack" }, "I act on it"), " ", said);
+}
+
 /** The page of one finding; `close` goes back. */
 export function detail(body, close) {
   const { finding } = body;
@@ -147,6 +169,7 @@ export function detail(body, close) {
     h("div.pair", {}, h("section", {}, h("h3", {}, "What is known"), facts(finding)),
       more.length ? h("section", {}, h("h3", {}, "Evidence"), h("dl.pairs", {}, more.map(([name, value]) =>
         [h("dt", {}, name), h("dd", {}, value)]))) : null),
+    finding.resolved_at ? null : acknowledge(finding),
     h("p.quiet", {}, "id ", h("code", {}, finding.id)),
   ];
 }
