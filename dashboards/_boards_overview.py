@@ -137,12 +137,12 @@ def _confidence() -> list[Json]:
     traded = f"max by (segment, what, of) ({series('trustwatch_ledger_traded')})"
     learning = "learning: it takes a week"
     return [
-        trend("Confidence index", "How far people move forward with clarity in the whole company, with its 95 % interval;"
+        trend("Confidence index", "How far people move forward with clarity in the whole company, with its interval;"
               " 50 is usual.",
               [(whole[0], "index"), (whole[1], "low"), (whole[2], "high")], "none", width=8,
               most=100.0, empty=learning, overrides=[styled("high", band="low", color="blue", width=0),
                                                      styled("low", color="blue", width=0)]),
-        trend("What moved the confidence index", "Points that each stage and indicator made of the change in the"
+        trend("What moved the confidence index", "Points by which each stage and indicator moved it in the"
               " whole company; they sum to it, and below 0 confidence is lost.",
               [(f"{parts} != 0", "{{stage}}: {{indicator}}")], "none", width=8, least=None, empty=learning),
         trend("Gained and its cost", "What the whole company gained by volume in the time range, and what it cost in"

@@ -88,7 +88,7 @@ def shares(back: float, season: float, first: int, seeds: int = 100) -> tuple[li
 def test_an_action_that_brings_half_back_is_found_with_its_size() -> None:
     runs, said = shares(-LOST / 2, 0.0, 1000)
     last = [run[-1] for run in runs]
-    assert said["helped"] >= 85 and said["worse"] == 0
+    assert said["helped"] >= 75 and said["worse"] == 0
     assert np.median([one.share for one in last]) == pytest.approx(0.5, abs=0.06)
     assert np.mean([one.low <= 0.5 <= one.high for one in last]) >= 0.95
     assert np.median([one.regained or 0.0 for one in last]) == pytest.approx(5 * 24 * 60 * 0.05, rel=0.25)
