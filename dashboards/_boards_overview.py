@@ -41,7 +41,8 @@ OPEN_FINDING = url(names.FINDING, f"var-finding={cell('Finding')}")
 def overview(detectors: Mapping[str, type[Detector[Any, Any]]]) -> Json:
     """Build the dashboard; each detector has a panel of its own."""
     own = [_detector(name, cls) for name, cls in detectors.items()]
-    panels = [*_stats(), row("Trends"), *_trends(), row("Detectors"), *_widths(own), row("Details"), *_details()]
+    panels = [*_stats(), row("Trends"), *_trends(), row("Confidence and its price"), *_confidence(), row("Detectors"),
+              *_widths(own), row("Details"), *_details()]  # fmt: skip
     variables = [
         variable("detector", "Detector", "What looks for erosion.",
                  "label_values(trustwatch_detector_observations_total, detector)"),
@@ -119,6 +120,49 @@ def _trends() -> list[Json]:
               " a deploy was just made; all at 0 is normal.",
               [(f'max by (reason) ({HELD_COUNT}{{reason!=""}})', "{{reason}}")], "short", width=8,
               empty="the recording rules are not loaded"),
+    ]  # fmt: skip
+
+
+def _confidence() -> list[Json]:
+    index, low, high, usual, change = (
+        f"max by (segment) ({series(f'trustwatch_confidence_{what}')})"
+        for what in ("index", "low", "high", "baseline", "change")
+    )
+    whole = [
+        f"max({series(f'trustwatch_confidence_{what}', eq('segment', 'all'))})" for what in ("index", "low", "high")
+    ]
+    parts = f"max by (stage, indicator) ({series('trustwatch_confidence_part', eq('segment', 'all'))})"
+    price = {when: f"max by (segment, what, of) ({series('trustwatch_ledger_price', eq('when', when))})"
+             for when in ("now", "before")}  # fmt: skip
+    traded = f"max by (segment, what, of) ({series('trustwatch_ledger_traded')})"
+    learning = "learning: it takes a week"
+    return [
+        trend("Confidence index", "How far people move forward with clarity in the whole company, with its interval;"
+              " 50 is usual.",
+              [(whole[0], "index"), (whole[1], "low"), (whole[2], "high")], "none", width=8,
+              most=100.0, empty=learning, overrides=[styled("high", band="low", color="blue", width=0),
+                                                     styled("low", color="blue", width=0)]),
+        trend("What moved the confidence index", "Points by which each stage and indicator moved it in the"
+              " whole company; they sum to it, and below 0 confidence is lost.",
+              [(f"{parts} != 0", "{{stage}}: {{indicator}}")], "none", width=8, least=None, empty=learning),
+        trend("Gained and its cost", "What the whole company gained by volume in the time range, and what it cost in"
+              " people, a second.",
+              [(f"sum by (what) ({rate('trustwatch_ledger_gained_total', eq('segment', 'all'))})", "gained: {{what}}"),
+               (f"sum by (what) ({rate('trustwatch_ledger_cost_total', eq('segment', 'all'))})", "cost: {{what}}")],
+              "cps", width=8, empty="nothing counted yet"),
+        table("Confidence by segment", "The index of each segment with its interval, what is usual for it, and the"
+              " change; the lowest first.", [index, low, high, usual, change],
+              [Column("segment", "Segment"),
+               Column("A", "Index", "none", steps=[(float("-inf"), "red"), (40, "orange"), (47, "green")], decimals=1),
+               Column("B", "From", "none", decimals=1), Column("C", "To", "none", decimals=1),
+               Column("D", "Usual", "none", decimals=1), Column("E", "Change", "none", decimals=1)],
+              empty=learning, width=12, sort=("Index", False)),
+        table("Price of what was gained", "Cost by 1,000 gained over the last week and over the four weeks before;"
+              " traded is 1 where volume and its price rose beyond chance.", [price["now"], price["before"], traded],
+              [Column("segment", "Segment"), Column("what", "Cost"), Column("of", "Of"),
+               Column("A", "Now", "short", decimals=1), Column("B", "Before", "short", decimals=1),
+               Column("C", "Traded", "none", steps=[(1, "red")], decimals=0)],
+              empty="nothing gained yet", width=12, sort=("Traded", True)),
     ]  # fmt: skip
 
 

@@ -38,11 +38,18 @@ _OPEN: Final = "rows are open findings: empty while customers are as they were"
 _LEARNT: Final = "baselines are learnt first: a day of events, and 500 trials"
 _LATER: Final = "no horizon of a lead has passed in the time range"
 _GUARDED: Final = "guardrails are optional (guardrails_file), and a budget is known after a week"
+_WEEK: Final = "the confidence index takes a week of event time to learn"
+_PRICED: Final = "nothing was gained yet, or by fewer than five people"
 _NONE: Final = "reasons that did not come are left out"
 EMPTY_IN_GOOD_TIMES: Final[Mapping[tuple[str, str, str], str]] = {
     (names.OVERVIEW, "Open findings by severity", "A"): _OPEN,
     **{(names.OVERVIEW, "Open findings, one by one", letter): _OPEN for letter in "ABCDEF"},
     **{(names.OVERVIEW, "What got worse this week", letter): _OPEN for letter in "AB"},
+    **{(names.OVERVIEW, "Confidence index", letter): _WEEK for letter in "ABC"},
+    (names.OVERVIEW, "What moved the confidence index", "A"): _WEEK,
+    **{(names.OVERVIEW, "Confidence by segment", letter): _WEEK for letter in "ABCDE"},
+    **{(names.OVERVIEW, "Price of what was gained", letter): _PRICED for letter in "ABC"},
+    **{(names.OVERVIEW, "Gained and its cost", letter): _PRICED for letter in "AB"},
     (names.OVERVIEW, "Advance, weakest stage", "A"): _LEARNT,
     (names.OVERVIEW, "Hesitation, worst stage", "A"): _LEARNT,
     (names.HESITATION, "Called hesitant", "A"): "the models say nothing before they can tell",

@@ -113,6 +113,7 @@ class OverContact(Detector[Mails, OverContactParams]):
     def __init__(self, params: OverContactParams) -> None:
         """Start with nothing learnt."""
         self.params = params
+        self._last: Mails | None = None
         left, reply = StrataTable.of(STRATA, hits=True), StrataTable.of(STRATA, hits=True)
         assert isinstance(left, StrataTable) and isinstance(reply, StrataTable)
         self._take(OverContactState(left, reply, MailboxState()))
@@ -155,7 +156,7 @@ class OverContact(Detector[Mails, OverContactParams]):
             views[kind] = trace_of(test, sum([k for _, _, k in cohorts]), sum([n for _, n, _ in cohorts]))
         views[MAILBOX] = {"k": float(x.complained if x else 0), "n": float(x.sent if x else 0)}
         numbers = {f"{view}.{name}": value for view, own in views.items() for name, value in own.items()}
-        return numbers | views[self.state.spoken or LEFT]
+        return {**numbers, **views[self.state.spoken or LEFT]}
 
     def restore(self, blob: bytes) -> None:
         """Take up a state written by `snapshot`.
@@ -173,7 +174,7 @@ class OverContact(Detector[Mails, OverContactParams]):
     def _take(self, state: OverContactState) -> None:
         params = self.params
         self.state = state
-        self._last: Mails | None = None
+        self._last = None
         groups = (AT_STRATUM, AT_WARMTH)
         self._left = StratifiedRate(params, state.left, "up", groups)
         self._reply = StratifiedRate(params, state.reply, "down", groups)

@@ -15,7 +15,7 @@ import msgspec
 
 from detectors._base import Verdict
 from detectors._stages import LEADS
-from streams.validation import StateChange
+from streams.validation_states import StateChange
 
 LEAST: Final = 5
 """People of whom numbers are shown at least; what is said of fewer could be said of one."""

@@ -15,7 +15,7 @@ from zlib import crc32
 import msgspec
 
 from streams.events import CRM_TYPES, OTHER, Event, Outcome, Rejection
-from streams.simulate_web import DAY_S
+from streams.simulate_kinds import DAY_S
 
 PARTITIONS: Final = 4
 """Raw partitions over which people are spread; `partition_lost` loses one."""

@@ -32,7 +32,8 @@ from streams.judge import Judge, JudgeState, Where
 from streams.said import CONTROL, Said
 from streams.settings import Settings
 from streams.tracking_rows import rows_of
-from streams.validation import ADVANCE, Validator, ValidatorState
+from streams.validation import Validator, ValidatorState
+from streams.validation_fields import ADVANCE
 
 STATE_VERSION: Final = 2
 CHANGES: Final = 200

@@ -101,7 +101,7 @@ def test_without_marks_the_one_horizon_is_asked() -> None:
 
 def test_with_marks_the_one_horizon_is_left_alone() -> None:
     both = stream(20, 40, NORMAL, 323, marks=("1h", "4h", "24h", "48h", ""))
-    made = FollowUpDecay(FollowUpDecay.Params())  # type: ignore[arg-type]
+    made = FollowUpDecay(FollowUpDecay.Params())
     for bucket in both:
         if (x := made.look(bucket, made.params)) is not None:
             made.observe(x)

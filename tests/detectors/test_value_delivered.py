@@ -91,7 +91,7 @@ def test_orders_that_come_late_are_found_within_days() -> None:
 
 @pytest.mark.parametrize(("kind", "factor"), [("wrong", {"wrong": since(3.0)}), ("unsolved", {"unsolved": since(2.5)})])
 def test_wrong_orders_and_unsolved_cases_have_kinds_of_their_own(kind: str, factor: dict[str, Factor]) -> None:
-    found = alerts(ValueDelivered, orders(70, 150, 131, **factor))
+    found = alerts(ValueDelivered, orders(70, 150, 131, **factor))  # type: ignore[arg-type]
     assert {verdict.kind for _, verdict in found} == {kind}
     assert found[-1][1].after > 1.5 * found[-1][1].before
     assert found[0][1].onset == pytest.approx(ONSET_S, abs=4 * DAY_S), "in time of the cause"
