@@ -132,6 +132,7 @@ class SlowRates(Detector[SlowObservation, SlowParams]):
         """Start with nothing learnt."""
         self.params = params
         self._kinds = tuple(self.rates)
+        self._seen: tuple[tuple[int, int], ...] = ()
         self._lags = [float(getattr(params, rate.lag)) if rate.lag else 0.0 for rate in self.rates.values()]
         self._strata = [CALENDARS[rate.calendar][1] for rate in self.rates.values()]
         tables: list[StrataTable] = []
@@ -203,7 +204,7 @@ class SlowRates(Detector[SlowObservation, SlowParams]):
     def _take(self, state: SlowState) -> None:
         self.state = state
         self._told = NOBODY
-        self._seen: tuple[tuple[int, int], ...] = ((0, 0),) * len(state.rates)
+        self._seen = ((0, 0),) * len(state.rates)
         self._tests = [
             StratifiedRate(self.params, table, rate.worse)
             for table, rate in zip(state.rates, self.rates.values(), strict=True)

@@ -102,6 +102,7 @@ class ScoreInflation(Detector[LeadOutcomes, ScoreInflationParams]):
     def __init__(self, params: ScoreInflationParams) -> None:
         """Start with nothing learnt."""
         self.params = params
+        self._last: LeadOutcomes | None = None
         self._take(ScoreInflationState.of(params.bins))
 
     @classmethod
@@ -164,7 +165,7 @@ class ScoreInflation(Detector[LeadOutcomes, ScoreInflationParams]):
 
     def _take(self, state: ScoreInflationState) -> None:
         self.state = state
-        self._last: LeadOutcomes | None = None
+        self._last = None
         self._scores = ScoreDistribution(self.params, state.scores)
         self._acceptance = Calibration(self.params, state.acceptance)  # of one bin: all scores together
         self._conversion = Calibration(self.params, state.conversion)

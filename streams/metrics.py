@@ -32,6 +32,7 @@ from streams.metrics_confidence import families as confidence_and_ledger
 from streams.metrics_counts import families as scores_and_survival
 from streams.metrics_findings import families as open_findings
 from streams.metrics_guardrails import families as guardrails
+from streams.metrics_validation import families as indicators
 from streams.sessionize import Sessionizer
 from streams.settings import MetricSettings
 from streams.signals import SIGNALS
@@ -184,6 +185,7 @@ class LineCollector(Collector):
         yield from scores_and_survival(counted.values(), line.settings, _Breath().over, segment_label)
         books = [watcher.books for watcher in counted.values() if watcher.books is not None]
         yield from confidence_and_ledger(books, _Breath().over, segment_label)
+        yield from indicators([watcher.validator for watcher in watchers if watcher.books is not None], _Breath().over)
 
 
 def _ingest(ingest: Any) -> Iterator[Metric]:

@@ -193,8 +193,8 @@ def test_follow_up_decay_is_later_and_rarer() -> None:
     untouched = touches("webinar", 20, 30)
     for median_days, wanted, within in ((before, 0.35, 0.05), (after, 1.4, 0.2), (untouched, 0.35, 0.06)):
         assert median_days[0] == pytest.approx(wanted, abs=within)
-    for share, wanted, within in ((before, 0.94, 0.03), (after, 0.76, 0.06), (untouched, 0.94, 0.04)):
-        assert share[1] == pytest.approx(wanted, abs=within)
+    for touched, wanted, within in ((before, 0.94, 0.03), (after, 0.76, 0.06), (untouched, 0.94, 0.04)):
+        assert touched[1] == pytest.approx(wanted, abs=within)
 
 
 def test_a_shift_of_sources_is_simpsons() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from detectors._base import Detector
 from detectors._rate import RateDetector
 from detectors._several import SeveralRates
+from detectors._slow import SlowRates
 from detectors.lead_score_drift import ACCEPT, WIN, LeadScoreDrift
 from streams.findings import Finding
 from streams.frames import NEVER, Segment
@@ -72,7 +73,7 @@ def views_of(classes: Mapping[str, type[Detector[Any, Any]]]) -> list[View]:
     """The rates that these detectors watch, from what they say of themselves."""
     found: list[View] = []
     for name, cls in classes.items():
-        if issubclass(cls, SeveralRates):
+        if issubclass(cls, SeveralRates | SlowRates):
             found += [View(name, kind, rate.hits, rate.trials, rate.worse) for kind, rate in cls.rates.items()]
         elif issubclass(cls, RateDetector):
             found.append(View(name, "", cls.hits, cls.trials, cls.worse))
