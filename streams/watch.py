@@ -15,7 +15,7 @@ import msgspec
 
 from detectors._base import Bucket, Detector, Params, Verdict
 from detectors._registry import build_params, discover, params_digest
-from detectors._stages import JOURNEY, TRACKING
+from detectors._stages import BESIDE, JOURNEY, TRACKING
 from streams.books import Books
 from streams.budget import PageLog, capacity, pair_shares
 from streams.checkpoints import pack, unpack
@@ -134,6 +134,17 @@ class Detectors:
         except ValueError as error:
             raise ConfigError(f"detectors.{error}") from error
         self.digests = {name: params_digest(cls, self.params[name]) for name, cls in self.classes.items()}
+        self._watching: dict[str, list[tuple[str, type[Detector[Any, Any]]]]] = {}
+
+    def watching(self, stage: str) -> list[tuple[str, type[Detector[Any, Any]]]]:
+        """Who may watch a stage, by what they say of themselves (`Detector.stages`)."""
+        if stage not in self._watching:
+            self._watching[stage] = [
+                (name, cls)
+                for name, cls in self.classes.items()
+                if stage in cls.stages(self.params[name], self.journey or (stage,))
+            ]
+        return self._watching[stage]
 
 
 class Watcher:
@@ -255,12 +266,12 @@ class Watcher:
             for field in sorted(cells.pop((CONTROL, ()), ())):
                 self.guardrails.hear(Said.read(field))
             self._track(ts, {key[1]: counts for key, counts in cells.items() if key[0] == TRACKING})
-            for key, counts in sorted(cells.items()):
-                if key[0] != TRACKING and (key[0] != JOURNEY or self._sees_company):
+            in_order = [(key, counts) for key, counts in sorted(cells.items()) if key[0] != TRACKING]
+            for key, counts in in_order:
+                if key[0] != JOURNEY or self._sees_company:
                     self._observe(Bucket(ts, width_s, key[0], counts), key)
-                    self.guardrails.observe(ts, width_s, *key, counts)
             self._holds.move_on(ts + width_s)
-            changed += self._validate(ts + width_s, cells)
+            changed += self._validate(ts, ts + width_s, in_order)
             if self.books is not None:
                 self.books.settle(ts + width_s, self._gains())
             changed += self._judge.settle(ts + width_s)
@@ -268,15 +279,17 @@ class Watcher:
         state.judged_until = max(state.judged_until, until)
         return changed
 
-    def _validate(self, now: float, cells: Mapping[Key, Mapping[str, int]]) -> list[Finding]:
+    def _validate(
+        self, ts: float, now: float, cells: Sequence[tuple[Key, Mapping[str, int]]]
+    ) -> list[Finding]:  # fmt: skip
         """Set indicators against outcomes; what has changed.
 
         Every partition does that for the journey, so that each knows what may page; the one that sees the whole company
         tells of it.
         """
-        width_s = self._settings.time.bucket_s
-        for (stage, segment), counts in sorted(cells.items()):
-            self.validator.observe(now - width_s, stage, segment, counts)
+        for (stage, segment), counts in cells:
+            if stage in BESIDE:
+                self.validator.observe(ts, stage, segment, counts)
         self.validator.settle(now)
         if not self._sees_company:
             return []
@@ -317,9 +330,10 @@ class Watcher:
 
     def _observe(self, bucket: Bucket, key: Key) -> None:
         merge(self.rates.setdefault(key, {}), bucket.counts)
-        if self.books is not None:
+        if self.books is not None and bucket.stage in BESIDE:
             self.books.observe(bucket.ts, *key, bucket.counts)
-        for name, cls in self._detectors.classes.items():
+            self.guardrails.observe(bucket.ts, bucket.width_s, *key, bucket.counts)
+        for name, cls in self._detectors.watching(bucket.stage):
             self._consult(name, cls, bucket, key)
 
     def _consult(self, name: str, cls: type[Detector[Any, Any]], bucket: Bucket, key: Key) -> Verdict | None:
