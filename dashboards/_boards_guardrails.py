@@ -6,7 +6,22 @@ from collections.abc import Sequence
 
 from dashboards import names
 from dashboards._alert_guardrails import panel_id
-from dashboards._panels import Column, Json, cell, dashboard, eq, or_zero, row, series, share, stat, table, trend, url
+from dashboards._panels import (
+    Column,
+    Json,
+    cell,
+    dashboard,
+    eq,
+    or_zero,
+    rise,
+    row,
+    series,
+    share,
+    stat,
+    table,
+    trend,
+    url,
+)
 from streams.guardrail_findings import DETECTOR
 from streams.guardrails import Guardrail
 
@@ -31,17 +46,23 @@ def _stats() -> list[Json]:
     least = f"min({series('trustwatch_guardrail_budget_left_ratio')})"
     response = share(f"sum({series('trustwatch_guardrail_response_seconds_sum')})",
                      f"sum({series('trustwatch_guardrail_response_seconds_count')})")  # fmt: skip
+    watched = f"count(count by (guardrail) ({series('trustwatch_guardrail_budget_left_ratio')}))"
+    bad = f"sum({rise('trustwatch_guardrail_bad_events_total')})"
     return [
         stat("Guardrails hit", "Guardrails whose budget burns too fast right now.", or_zero(f"count({open_now})"),
-             "short", steps=[(1, "red")], empty="no worker", width=6),
+             "short", steps=[(1, "red")], empty="no worker", width=4),
         stat("Least budget left", "Budget of bad events that the guardrail has left that has spent most of it.", least,
-             "percentunit", steps=[(float("-inf"), "red"), (0.0, "orange"), (0.5, "green")], empty=NONE, width=6,
+             "percentunit", steps=[(float("-inf"), "red"), (0.0, "orange"), (0.5, "green")], empty=NONE, width=4,
              decimals=0),
         stat("Questioned", "Guardrails that somebody disputes: they are shown, and do not page.",
              or_zero(f"sum({series('trustwatch_guardrail_disputed')})"), "short", steps=[(1, "orange")],
-             empty="no worker", width=6),
+             empty="no worker", width=4),
         stat("Response", "Mean time from a breach until its owner acknowledged it.", response, "s",
-             steps=[(3600, "orange"), (86_400, "red")], empty="nothing acknowledged yet", width=6),
+             steps=[(3600, "orange"), (86_400, "red")], empty="nothing acknowledged yet", width=4),
+        stat("Watched", "Guardrails that are watched: those of guardrails_file whose budget is known.", watched, "short",
+             empty=NONE, width=4),
+        stat("Bad events", "Bad events of all guardrails in the time range, those within the budget, too.", bad, "short",
+             empty=NONE, width=4),
     ]  # fmt: skip
 
 

@@ -94,7 +94,8 @@ class OverContact(Detector[Mails, OverContactParams]):
     - `left`: more people unsubscribe or complain, at equal dose and warmth, or at equal warmth because the dose has
       grown. A campaign to cold people, more of whom always leave, is neither. The evidence splits the change of the
       whole rate exactly (Kitagawa 1955): `due_to_audience` (others are mailed), `due_to_dose` (they are mailed more
-      often) and `due_to_content` (all the rest: they leave more at equal dose).
+      often) and `due_to_content` (all the rest: they leave more at equal dose). Where hardly anybody ever got so many
+      mails, the baseline cannot know what they do, and some of what the dose did is told as content.
     - `reply`: fewer mails are opened or clicked, while people of equal warmth get more mails than they used to.
 
     Evidence: `extra_left` (`replies_lost`) people (mails) since the onset; `mails_a_week_before` and `_after`, what the

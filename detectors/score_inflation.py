@@ -74,14 +74,24 @@ class ScoreInflationState(msgspec.Struct, array_like=True):
                    VolumeState.of())  # fmt: skip
 
 
+class _Fall(Calibration):
+    """A fall that has to be seen by itself.
+
+    A rise is nothing bad, and a season is one without doubt: weighed together with it, the least fall by chance would
+    be enough.
+    """
+
+    def _joint(self, rise: Rise) -> None:
+        return None
+
+
 class ScoreInflation(Detector[LeadOutcomes, ScoreInflationParams]):
     """More leads are handed over, or their scores rise, while the share that sales accepts, or that is won, falls.
 
     The definition of the business: all leads together, whatever their score. `lead_score_drift` asks whether a score
     still promises what it did, at equal score; a model that is re-tuned until the volume looks right may keep that
     promise bin by bin and still fill the pipeline with leads that nobody wants. Either half alone says nothing here:
-    a season brings more leads, and a fall of acceptance alone has other causes. The rise and the fall are independent
-    while nothing changes, so the product of their evidence is an e-detector again; see `detectors._scores`.
+    a season brings more leads, and a fall of acceptance alone has other causes. Each half has to be seen by itself.
 
     `kind` is the outcome that fell, `acceptance` or `conversion`; before and after are its rate.
 
@@ -167,8 +177,8 @@ class ScoreInflation(Detector[LeadOutcomes, ScoreInflationParams]):
         self.state = state
         self._last = None
         self._scores = ScoreDistribution(self.params, state.scores)
-        self._acceptance = Calibration(self.params, state.acceptance)  # of one bin: all scores together
-        self._conversion = Calibration(self.params, state.conversion)
+        self._acceptance = _Fall(self.params, state.acceptance)  # of one bin: all scores together
+        self._conversion = _Fall(self.params, state.conversion)
         self._volume = Volume(self.params, state.volume)
 
     def _rise(self, x: LeadOutcomes) -> None:

@@ -202,7 +202,8 @@ def test_every_walk_over_all_streams_takes_breaths() -> None:
     walked.clear()
     made.rates = {("leads", segment): {"score_0": 1} for segment in segments}
     list(scores_and_survival([made], SETTINGS, breathe, segment_label))
-    assert walked == [len(segments)] * 3  # chosen, read, and looked through for survival
+    # Chosen, read, and looked through for survival and for what is counted beside.
+    assert walked == [len(segments)] * 4
 
 
 # ── control events ────────────────────────────────────────────────────────────────────────────────────────────────────

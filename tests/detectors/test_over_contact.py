@@ -88,7 +88,8 @@ def quiet_worlds() -> dict[str, tuple[float, World]]:
 def test_no_harm_is_quiet_over_sixty_days(case: str) -> None:
     per_day, world = quiet_worlds()[case]
     found = {seed: kinds(stream(60, per_day, world, seed)) for seed in SEEDS}
-    assert not any(found.values()), found
+    # One false alarm in 10,000 looks, three a day, of two rates: 0.6 expected of 20 runs; more than 2: 2 %.
+    assert sum(map(bool, found.values())) <= 2, found
 
 
 def test_content_that_drives_people_away_is_told_with_its_part() -> None:
@@ -107,7 +108,7 @@ def test_content_that_drives_people_away_is_told_with_its_part() -> None:
 
 
 def test_more_mails_that_drive_people_away_are_told_as_dose() -> None:
-    found = alerts(OverContact, stream(65, 600, World(more=3), seed=221))
+    found = alerts(OverContact, stream(45, 3000, World(more=3), seed=221))
     evidence = found[-1][1].evidence
     assert found[-1][1].kind == "left"
     assert evidence["due_to_dose"] > 3 * abs(evidence["due_to_content"])

@@ -35,7 +35,8 @@ def firing() -> tuple[list[Bucket], float]:
 )
 def test_neither_half_alone_is_an_inflation(world: World, why: str) -> None:
     found = {seed: alerts(ScoreInflation, stream(60, world, seed), run_length=200_000)[:1] for seed in SEEDS}
-    assert not any(found.values()), why
+    # One false alarm in 10,000 looks, three a day, of two outcomes: 0.6 expected of 20 runs while nothing else is up.
+    assert sum(map(bool, found.values())) <= 1, why
 
 
 def test_scores_that_rise_for_nothing_are_found_though_each_score_might_keep_its_promise() -> None:
@@ -44,7 +45,7 @@ def test_scores_that_rise_for_nothing_are_found_though_each_score_might_keep_its
         found = alerts(ScoreInflation, stream(60, World(shift=4.0), seed, lag_days=7.0), **LAGS)
         assert found and found[0][0] >= ONSET_S, seed
         delays.append((found[0][0] - ONSET_S) / DAY_S)
-        evidence = found[-1][1].evidence
+        evidence = found[0][1].evidence
         assert evidence["mean_score_after"] > evidence["mean_score_before"] + 0.1
         assert evidence["leads_a_day_after"] > evidence["leads_a_day_before"]
     print(f"score_inflation, 50 leads a day, 7 days to acceptance: median {median(delays):.1f} days")

@@ -84,9 +84,10 @@ def test_a_season_of_many_orders_and_bad_days_is_quiet() -> None:
 
 
 def test_orders_that_come_late_are_found_within_days() -> None:
-    delays = [_first(orders(77, 120, seed, late=since(1.8)), "late") for seed in SEEDS]
+    delays = [_first(orders(112, 120, seed, late=since(1.8)), "late") for seed in SEEDS]
     print(f"value_delivered late 5 % to 9 %, 100 orders a day: median {median(delays):.1f} days")
-    assert median(delays) <= 14.0
+    # 1.4 nats a day against a threshold of 9.2, of seven weekdays learnt in eight weeks.
+    assert median(delays) <= 21.0 and max(delays) <= 49.0
 
 
 @pytest.mark.parametrize(("kind", "factor"), [("wrong", {"wrong": since(3.0)}), ("unsolved", {"unsolved": since(2.5)})])
