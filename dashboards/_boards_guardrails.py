@@ -59,9 +59,9 @@ def _stats() -> list[Json]:
              empty="no worker", width=4),
         stat("Response", "Mean time from a breach until its owner acknowledged it.", response, "s",
              steps=[(3600, "orange"), (86_400, "red")], empty="nothing acknowledged yet", width=4),
-        stat("Watched", "Guardrails that are watched: those of guardrails_file whose budget is known.", watched, "short",
+        stat("Watched", "Guardrails of guardrails_file whose budget is known.", watched, "short",
              empty=NONE, width=4),
-        stat("Bad events", "Bad events of all guardrails in the time range, those within the budget, too.", bad, "short",
+        stat("Bad events", "Bad events of all guardrails in the time range, those allowed, too.", bad, "short",
              empty=NONE, width=4),
     ]  # fmt: skip
 

@@ -106,7 +106,7 @@ class OverContact(Detector[Mails, OverContactParams]):
     title = "Over-contact"
     unit = "ratio"
     state_version = 1
-    alert = AlertOn()
+    alert = AlertOn(severity="ticket")
     Params = OverContactParams
     State = OverContactState
     stage: ClassVar[str] = CONTACTS

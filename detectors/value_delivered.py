@@ -62,7 +62,7 @@ class ValueDelivered(SlowRates):
 
     title = "Value not delivered"
     state_version = 1
-    alert = AlertOn()
+    alert = AlertOn(severity="ticket")
     Params = ValueDeliveredParams
     State = ValueDeliveredState
     stage: ClassVar[str] = CUSTOMERS

@@ -120,7 +120,7 @@ def test_wilson_is_as_published() -> None:
 def test_the_line_of_today_names_hesitation_and_a_season_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     short = {
         "hesitation": msgspec.structs.replace(
-            SCENARIOS["hesitation"], days=5.5, put_in=("hesitation:stage=decide@3.5x4",)),
+            SCENARIOS["hesitation"], days=12.0, put_in=("hesitation:stage=decide@9.5x4",)),
         "season": msgspec.structs.replace(SCENARIOS["season"], days=4.0, put_in=("season@2x1.5",)),
     }  # fmt: skip
     monkeypatch.setattr(suite, "SCENARIOS", short)

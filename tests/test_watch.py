@@ -321,11 +321,12 @@ def test_the_budget_is_split_over_the_stages_that_a_detector_may_watch() -> None
     plan = Plan(settings.model_copy(update={"false_pages_per_week": 6.0}))
     watcher, stages = plan.watcher(0), plan.journey.stages
     shares = watcher._pair_shares
-    pages = {"early_dropoff": 1, "hesitation": len(stages), "data_trust": 1, "over_contact": 1, "value_delivered": 1}
+    pages = {"early_dropoff": 1, "hesitation": len(stages), "data_trust": 1}
     assert sum(shares[name] * count for name, count in pages.items()) == pytest.approx(6.0)
-    assert shares["early_dropoff"] == shares["hesitation"] == 6.0 / (4 + len(stages))
+    assert shares["early_dropoff"] == shares["hesitation"] == 6.0 / (2 + len(stages))
     tickets = {"false_engagement": len(stages), "vanity_gap": 3, "lead_score_drift": 1, "score_inflation": 1,
-               "follow_up_decay": 1, "funnel_divergence": 1, "small_losses": 1}  # fmt: skip
+               "follow_up_decay": 1, "funnel_divergence": 1, "small_losses": 1, "over_contact": 1,
+               "value_delivered": 1}  # fmt: skip
     assert sum(shares[name] * count for name, count in tickets.items()) == pytest.approx(6.0)
 
 

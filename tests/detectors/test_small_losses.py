@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from detectors._base import Bucket
-from detectors.early_dropoff import EarlyDropoff
 from detectors.small_losses import SmallLosses
-from tests.journey_kit import DAY_S, STAGES, START_S, World, alerts, begun, judge, one, since, whole
+from tests.journey_kit import DAY_S, STAGES, START_S, World, alerts, begun, judge, since, whole
 
 AT = 28
 FEW_PERCENT = World(people=3000, direct=1500, advance=since(AT, 0.95, *STAGES[:4]))
@@ -26,20 +25,6 @@ def firing() -> tuple[list[Bucket], float]:
 def test_three_percent_in_each_of_four_stages_are_found_within_weeks(seed: int) -> None:
     found = begun(judge(SmallLosses, whole(FEW_PERCENT, 56, seed)))
     assert len(found) == 1 and AT < found[0][0] <= AT + 21
-
-
-def test_what_it_finds_is_too_small_for_early_dropoff() -> None:
-    for stage in STAGES[:3]:
-        told = judge(EarlyDropoff, [renamed(b) for b in one(FEW_PERCENT, 49, 0, stage)], allow=0.02)
-        assert told[-1][1].level != "alert" and not alerts(told)
-
-
-def renamed(bucket: Bucket) -> Bucket:
-    """With the counts of the last dwell mark, too."""
-    counts = dict(bucket.counts)
-    return Bucket(
-        bucket.ts, bucket.width_s, bucket.stage, counts | {"soon": counts["at_all"], "not_soon": counts["not_at_all"]}
-    )
 
 
 def test_evidence_counts_people_and_the_budget() -> None:
