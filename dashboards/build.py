@@ -41,7 +41,12 @@ _GUARDED: Final = "guardrails are optional (guardrails_file), and a budget is kn
 _WEEK: Final = "the confidence index takes a week of event time to learn"
 _PRICED: Final = "nothing was gained yet, or by fewer than five people"
 _NONE: Final = "reasons that did not come are left out"
+_CUSTOMERS: Final = "mails and orders are not sent by everybody"
 EMPTY_IN_GOOD_TIMES: Final[Mapping[tuple[str, str, str], str]] = {
+    (names.OVERVIEW, "Over-contact: most suspicious segments", "A"): _CUSTOMERS,
+    (names.OVERVIEW, "Value not delivered: most suspicious segments", "A"): _CUSTOMERS,
+    (names.GUARDRAILS, "Watched", "A"): _GUARDED,
+    (names.GUARDRAILS, "Bad events", "A"): _GUARDED,
     (names.OVERVIEW, "Open findings by severity", "A"): _OPEN,
     **{(names.OVERVIEW, "Open findings, one by one", letter): _OPEN for letter in "ABCDEF"},
     **{(names.OVERVIEW, "What got worse this week", letter): _OPEN for letter in "AB"},

@@ -165,7 +165,8 @@ def of_change(change: StateChange, owner: str) -> Finding:
         id=name, detector=VALIDATION, kind=f"{change.indicator}_{change.outcome}_{change.after}",
         segment={"stage": change.stage, "family": change.family},
         direction="better" if change.after == "proven" else "worse", level="warn", onset=at, detected_at=at,
-        before=numbers.foretold, after=numbers.observed, unit="ratio", n_before=numbers.outcomes,
+        before=round(numbers.foretold / max(numbers.indicated, 1), 6),
+        after=round(numbers.observed / max(numbers.indicated, 1), 6), unit="ratio", n_before=numbers.outcomes,
         n_after=numbers.indicated, score=0.0, owner=owner, summary=change.summary,
         evidence={key: round(value, 6) for key, value in evidence.items()}, resolved_at=at,
     )  # fmt: skip

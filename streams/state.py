@@ -34,6 +34,7 @@ class LineState(msgspec.Struct, frozen=True):
         open_sessions: sessions that are open.
         pending_events: events that wait for the watermark.
         until: event time up to which every bucket was judged, seconds.
+        changes: the latest changes of what is proven.
     """
 
     state_digest: str
@@ -43,6 +44,7 @@ class LineState(msgspec.Struct, frozen=True):
     open_sessions: int
     pending_events: int
     until: float
+    changes: list[Finding]
 
 
 def read_state(settings: Settings) -> LineState:
@@ -147,6 +149,7 @@ async def _read(settings: Settings) -> LineState:
         sum(len(stage.state.sessions) for stage in sessionizers),
         sum(stage.pending_events for stage in sessionizers),
         min(watcher.state.judged_until for watcher in watchers),
+        [public(change) for watcher in watchers for change in watcher.changes],
     )
 
 

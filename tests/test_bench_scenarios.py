@@ -117,14 +117,14 @@ def test_wilson_is_as_published() -> None:
     assert list(wilson(81, 263)) == pytest.approx([0.2553, 0.3662], abs=1e-4)  # Newcombe 1998
 
 
-def test_the_line_of_today_names_hesitation_and_a_season_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_is_named_and_a_season_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     short = {
-        "hesitation": msgspec.structs.replace(
-            SCENARIOS["hesitation"], days=12.0, put_in=("hesitation:stage=decide@9.5x4",)),
+        "early_dropoff": msgspec.structs.replace(
+            SCENARIOS["early_dropoff"], days=6.0, put_in=("early_dropoff:stage=evaluate@4x0.5",)),
         "season": msgspec.structs.replace(SCENARIOS["season"], days=4.0, put_in=("season@2x1.5",)),
     }  # fmt: skip
     monkeypatch.setattr(suite, "SCENARIOS", short)
-    found, quiet = suite.run(("hesitation", 5)), suite.run(("season", 5))
+    found, quiet = suite.run(("early_dropoff", 5)), suite.run(("season", 5))
     assert found.named and found.by_right_name and not found.early_pages
     assert found.onset_error_days is not None and abs(found.onset_error_days) < 1
     assert not quiet.false_pages and not quiet.early_pages and quiet.events > 10_000

@@ -36,9 +36,14 @@ from tests.faults.recording import PARTITIONS, TOPICS, Fate, Letter, Recording, 
 
 SESSIONS_PARTS: Final = (
     "sessions", "leads", "later", "models", "pending", "labels", "totals", "counting", "groups", "withdrawn", "erased",
-    "tracking",
+    "customers", "tracking",
 )  # fmt: skip
-WATCH_PARTS: Final = ("streams", "findings", "open", "heard", "ended", "pending", "errors", "shadows", "holds")
+WATCH_PARTS: Final = (
+    "streams", "findings", "open", "heard", "ended", "pending", "errors", "shadows", "holds", "validation", "changes",
+    "books", "guardrails",
+)  # fmt: skip
+WHOLE: Final = frozenset({"validation", "books", "guardrails"})
+"""Parts that are no list of entries that somebody owns."""
 OF_TRACKING: Final = frozenset({TRACKING, "data_trust", "holds"})
 """What counts repeats, late events and dead letters: with other input it is another."""
 ITEMS: Final = ("applied", "duplicate", "late")
@@ -163,7 +168,7 @@ def _restore(line: Installation, name: str, stages: Sequence[Sessionizer | Watch
 def _of_state(sessionizers: Sequence[Sessionizer], watchers: Sequence[Watcher], digest: str, counts: Counts) -> Results:
     totals = [stage.state.totals for stage in sessionizers]
     numbers = [name for name, kind in Totals.__annotations__.items() if name not in (*ITEMS, "dead_letters", "repeats")]
-    findings = [finding for watcher in watchers for finding in watcher.findings]
+    findings = [finding for watcher in watchers for finding in (*watcher.findings, *watcher.changes)]
     return Results(
         digest=digest, parts=_parts(sessionizers, watchers), findings={one.id: one for one in findings}, published=None,
         counts={key: dict(sorted(fields.items())) for key, fields in sorted(counts.items())}, cells=None,
@@ -186,7 +191,7 @@ def _parts(sessionizers: Sequence[Sessionizer], watchers: Sequence[Watcher]) -> 
         stage.state.totals = kept
     for n, watcher in enumerate(watchers):
         for name, part in zip(WATCH_PARTS, msgspec.json.decode(watcher.digest_part()), strict=True):
-            for owner, entries in _by_detector(part):
+            for owner, entries in [("", [part])] if name in WHOLE else _by_detector(part):
                 found[f"watch[{n}].{name} {owner}"] = _digest(entries)
     return found
 

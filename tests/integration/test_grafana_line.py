@@ -52,7 +52,7 @@ def test_a_grafana_that_hangs_and_restarts(kafka: KafkaUnderTest, recorded: tupl
         assert ill.writes == [] and any(request.startswith("GET /api/annotations") for request in ill.requests)
         stop(line, worker)  # while a request is in hand
 
-        keys = {f"finding:{finding.id}" for finding in state.findings}
+        keys = {f"finding:{finding.id}" for finding in (*state.findings, *state.changes)}
         worker = worker_beside(line, well)  # tells again what stands
         until(lambda: len(well.notes) == len(keys), 90.0)
         stop(line, worker)

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from dashboards import names
+from dashboards._alert_guardrails import alert_name, guardrails
 from dashboards._alert_spec import load_spec
 from dashboards.alerts import all_alerts
 from dashboards.build import expressions, why_empty
@@ -46,8 +47,15 @@ EMPTY_RECORDINGS: Final = {
     "trustwatch:line:absent": "every stage has a worker, and ingest reads",
 }
 """Recording rules that give nothing in this run, and why."""
+_UNGUARDED: Final = "guardrails are optional, and this installation has no guardrails_file"
 EMPTY_ALERTS: Final = {
     "DataTrust": "the tracking of the sample is whole",
+    **dict.fromkeys(
+        ("FalseEngagement", "FunnelDivergence", "SmallLosses", "VanityGap", "ScoreInflation", "FollowUpDecay"),
+        "the sample has three erosions, and none of these",
+    ),
+    **dict.fromkeys(("OverContact", "ValueDelivered"), "the sample has no mails and no orders"),
+    **{alert_name(one.name): _UNGUARDED for one in guardrails()},
     "TrackingSilent": _OLDER,
     "TrackingDeadLetters": "no source sends more dead letters than it did",
     "TrackingLate": "no source sends more late events than it did",
@@ -67,6 +75,21 @@ EMPTY_PANELS: Final[dict[tuple[str, str, str], str]] = {
     (names.DATA, "Dead letters in the time range", "A"): "the sample has no dead letter",
     (names.DATA, "Deploys and definition changes", "A"): "the sample has no deploy",
     (names.PIPELINE, "Errors", "F"): "no detector raised",
+    (names.OVERVIEW, "Over-contact: most suspicious segments", "A"): "the sample has no mails",
+    (names.OVERVIEW, "Value not delivered: most suspicious segments", "A"): "the sample has no orders",
+    **{(names.GUARDRAILS, f"Burn rate of {one.name}", "A"): _UNGUARDED for one in guardrails()},
+    **{
+        (names.GUARDRAILS, title, ref): _UNGUARDED
+        for title, refs in {
+            "Response": "A",
+            "Least budget left": "A",
+            "Watched": "A",
+            "Bad events": "A",
+            "All guardrails": "ABCD",
+            "Guardrails that are hit": "AB",
+        }.items()
+        for ref in refs
+    },
 }
 """Queries of panels that give nothing in this run, and why; all others must, also those that are empty at first."""
 EVIDENCE: Final = {"Observed and expected", "Evidence", "Before", "After"}
