@@ -34,6 +34,7 @@ from streams.settings import Settings
 from streams.tracking_rows import rows_of
 from streams.validation import Validator, ValidatorState
 from streams.validation_fields import ADVANCE
+from streams.validation_states import ALL
 
 STATE_VERSION: Final = 2
 CHANGES: Final = 200
@@ -293,7 +294,8 @@ class Watcher:
         self.validator.settle(now)
         if not self._sees_company:
             return []
-        told = [of_change(change, self._settings.owners.default) for change in self.validator.changes]
+        changes = (change for change in self.validator.changes if change.family == ALL)  # labels are in the metrics
+        told = [of_change(change, self._settings.owners.default) for change in changes]
         if told:
             self.state.changes = [*self.state.changes, *told][-CHANGES:]
         return told

@@ -18,12 +18,12 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
-from detectors._stages import TRACKING
+from detectors._stages import JOURNEY, TRACKING
 from streams.backtest import Backtest
 from streams.checkpoints import HEAD, Checkpoint, Head, checkpoint_key, from_records, plain
 from streams.events import REASONS
 from streams.findings import Finding
-from streams.frames import DeadLetter, Segment, decode_counts, encode
+from streams.frames import DeadLetter, Segment, company_partition, decode_counts, encode
 from streams.recorded import RecordedFile
 from streams.sessionize import Sessionizer, Totals
 from streams.settings import Settings
@@ -277,6 +277,7 @@ def _counts(line: Installation) -> tuple[Counts, dict[str, str], int]:
     sums: Counts = {}
     known: dict[tuple[int, int, int], bytes] = {}
     cells, resent = Counter[str](), 0
+    company = company_partition(line.settings.topics.counts_partitions)
     for part, _, value in messages_of(line, "counts", line.settings.topics.counts_partitions):
         assert value is not None
         message = decode_counts(value)
@@ -292,6 +293,8 @@ def _counts(line: Installation) -> tuple[Counts, dict[str, str], int]:
             continue
         known[key] = content
         for cell, one in zip(message.cells, sealed, strict=True):
+            if cell.stage == JOURNEY and part != company:  # a copy: every partition gets them
+                continue
             cells[cell.stage] += int.from_bytes(blake2b(one, digest_size=8).digest(), "big")
             fields = sums.setdefault((cell.stage, cell.segment), {})
             for field, count in cell.counts.items():
