@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from detectors._baseline import DAY_S, PRIOR, REFRESH_GROWTH, RateTable, fade_over
-from detectors._onsets import Cell, Onsets, OnsetsState, Part, Sums
-from detectors._scores import NAMED_NATS, RISE_MEMORY_S, SHIFT_SD, WEEKDAYS, Rise, ScoreParams, add_cell
+from detectors._onsets import Cell, Cohort, Onsets, OnsetsState, Part, Sums
+from detectors._scores import (
+    NAMED_NATS,
+    RISE_MEMORY_S,
+    SHIFT_SD,
+    WEEKDAYS,
+    Rise,
+    ScoreDistribution,
+    ScoreParams,
+    add_cell,
+)
 
 WEEKDAY_PRIOR: Final = 2.0
 """Days' worth of belief that a weekday is like the others."""
@@ -144,3 +154,36 @@ class Volume:
         state.known = base.sum_k / state.spread + PRIOR
         state.at_n = base.sum_n
         self.onsets.reweigh()
+
+
+Rises = tuple[Rise | None, Rise | None]
+"""That scores, and that the number of qualified leads, have risen lately."""
+
+
+def risen(
+    rises: Rises, ts: float, scores_seen: tuple[ScoreDistribution, Sequence[Cohort]],
+    volume_seen: tuple[Volume, int],
+) -> Rises:  # fmt: skip
+    """Test scores and volume, and say what has risen.
+
+    Args:
+        rises: what had risen until now.
+        ts: event time, seconds.
+        scores_seen: the test of the scores, and what it sees now.
+        volume_seen: the test of the volume, and the leads that are called qualified now.
+    """
+    (test, scored), (volume_test, qualified) = scores_seen, volume_seen
+    scores, volume = rises
+    if scored:
+        phase = test.test(ts, scored)
+        if phase == "recovered":
+            scores = None
+        elif phase == "accepted" and scores:
+            scores = msgspec.structs.replace(scores, lasts=True, at=ts)
+        elif test.looked:
+            scores = test.rise() or (scores if scores and scores.lasts else None)
+    if scores and ts - scores.at > RISE_MEMORY_S:
+        scores = None
+    if volume_test.observe(ts, qualified):
+        volume = volume_test.rise()
+    return scores, volume

@@ -16,14 +16,13 @@ from detectors._score_trace import mean_error, trace_of_outcomes, trace_of_score
 from detectors._scores import (
     OVERALL,
     RARER,
-    RISE_MEMORY_S,
     Calibration,
     Rise,
     ScoreDistribution,
     ScoreParams,
     SlowTable,
 )
-from detectors._volume import Volume, VolumeState
+from detectors._volume import Volume, VolumeState, risen
 
 MAX_BINS: Final = 50
 BANDS: Final = 4
@@ -189,20 +188,8 @@ class LeadScoreDrift(Detector[LeadScores, LeadScoreDriftParams]):
 
     def _rise(self, x: LeadScores) -> None:
         """Test scores and volume, and note what has risen."""
-        scores, volume = self.state.rises
-        if x.scored:
-            phase, test = self._distribution.test(x.ts, x.scored), self._distribution
-            if phase == "recovered":
-                scores = None
-            elif phase == "accepted" and scores:
-                scores = msgspec.structs.replace(scores, lasts=True, at=x.ts)
-            elif test.looked:
-                scores = test.rise() or (scores if scores and scores.lasts else None)
-        if scores and x.ts - scores.at > RISE_MEMORY_S:
-            scores = None
-        if self._volume.observe(x.ts, x.qualified):
-            volume = self._volume.rise()
-        self.state.rises = (scores, volume)
+        seen = (self._distribution, x.scored), (self._volume, x.qualified)
+        self.state.rises = risen(self.state.rises, x.ts, *seen)
 
     # ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,10 +13,10 @@ from detectors._baseline import DAY_S
 from detectors._intervals import Z95, wilson
 from detectors._onsets import Cohort
 from detectors._score_trace import trace_of_outcomes
-from detectors._scores import RISE_MEMORY_S, Calibration, Rise, ScoreDistribution, ScoreParams, SlowTable
+from detectors._scores import Calibration, Rise, ScoreDistribution, ScoreParams, SlowTable
 from detectors._slow import share_error
 from detectors._stages import LEADS
-from detectors._volume import Volume, VolumeState
+from detectors._volume import Volume, VolumeState, risen
 
 MOST_BINS: Final = 50
 ACCEPTANCE, CONVERSION = "acceptance", "conversion"
@@ -183,20 +183,8 @@ class ScoreInflation(Detector[LeadOutcomes, ScoreInflationParams]):
 
     def _rise(self, x: LeadOutcomes) -> None:
         """Test scores and volume, and note what has risen."""
-        scores, volume = self.state.rises
-        if x.scored:
-            phase, test = self._scores.test(x.ts, x.scored), self._scores
-            if phase == "recovered":
-                scores = None
-            elif phase == "accepted" and scores:
-                scores = msgspec.structs.replace(scores, lasts=True, at=x.ts)
-            elif test.looked:
-                scores = test.rise() or (scores if scores and scores.lasts else None)
-        if scores and x.ts - scores.at > RISE_MEMORY_S:
-            scores = None
-        if self._volume.observe(x.ts, x.qualified):
-            volume = self._volume.rise()
-        self.state.rises = (scores, volume)
+        seen = (self._scores, x.scored), (self._volume, x.qualified)
+        self.state.rises = risen(self.state.rises, x.ts, *seen)
 
     def _speaker(self) -> tuple[str, Calibration]:
         """The outcome that is told: one that fell beside a rise, acceptance first."""
